@@ -1,0 +1,203 @@
+"""The process that unpacks one archive: it reads, hashes and writes, tells its progress, and ends.
+
+libarchive lives here alone: it may crash or be killed, and nothing but this unpack is lost. Two ways lead here: `fork`
+from a process with one thread (`guntainer run`: no second interpreter to start), `spawn` from one with more.
+
+Messages on the pipe are a length (4 bytes) and marshal:
+    ("progress", bytes read, size)   ("done", facts)   ("failed", class, message, hint)
+"""
+
+from __future__ import annotations
+
+import errno
+import marshal
+import os
+import sys
+
+from guntainer import errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_CODE = "import sys; sys.dont_write_bytecode = True; sys.path[:0] = {path!r}; from guntainer.archive.worker import main; main({task!r})"
+_INTERVAL_S = 0.1
+
+
+class Task:
+    """What a worker is to do."""
+
+    __slots__ = ("archive", "folder", "hash", "limits", "name")
+
+    def __init__(self, archive: str, name: str, folder: str, *, hash_it: bool, limits: tuple[int, int] | None) -> None:
+        self.archive = archive
+        self.name = name
+        self.folder = folder
+        self.hash = hash_it
+        self.limits = limits
+
+    def as_tuple(self) -> tuple[Any, ...]:
+        return (self.archive, self.name, self.folder, self.hash, self.limits)
+
+
+def _die_with_parent(parent: int) -> None:
+    from guntainer.kernel import abi, syscalls
+
+    syscalls.prctl(abi.PR_SET_PDEATHSIG, 9)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def fork(task: Task) -> tuple[int, int]:
+    """Start a worker by fork(2), from a process with one thread; returns (pid, the pipe to read)."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            import _signal
+
+            for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+                _signal.signal(number, _signal.SIG_IGN)  # the parent decides, and kills
+            _signal.set_wakeup_fd(-1)
+            _die_with_parent(parent)
+            run(task, write)
+        finally:
+            os._exit(0)
+    os.close(write)
+    return pid, read
+
+
+def spawn(task: Task) -> tuple[int, int]:
+    """Start a worker in an interpreter of its own; returns (pid, the pipe to read)."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    code = _CODE.format(path=[path for path in sys.path if path], task=(os.getpid(), *task.as_tuple()))
+    try:
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-S", "-c", code],
+            {"LANG": "C.UTF-8", "PATH": os.environ.get("PATH", "/usr/bin:/bin")},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, write, 1),
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            ],
+            setsigmask=(),
+        )
+    finally:
+        os.close(write)
+    return pid, read
+
+
+def main(task: tuple[Any, ...]) -> None:
+    """In the spawned interpreter."""
+    import _signal
+
+    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+        _signal.signal(number, _signal.SIG_IGN)
+    parent, archive, name, folder, hash_it, limits = task
+    _die_with_parent(parent)
+    run(Task(archive, name, folder, hash_it=hash_it, limits=limits), 1)
+
+
+class Pipe:
+    """Messages of a worker, as their bytes come in."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[tuple[Any, ...]]:
+        self._rest += data
+        messages = []
+        while len(self._rest) >= 4:
+            size = int.from_bytes(self._rest[:4], "big")
+            if len(self._rest) < 4 + size:
+                break
+            messages.append(marshal.loads(self._rest[4 : 4 + size]))
+            self._rest = self._rest[4 + size :]
+        return messages
+
+
+def _send(fd: int, message: tuple[Any, ...]) -> None:
+    data = marshal.dumps(message)
+    data = len(data).to_bytes(4, "big") + data
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def run(task: Task, write: int) -> None:
+    """Do the task and tell what came of it; never raises."""
+    try:
+        _send(write, ("done", _unpack(task, write)))
+    except errors.GuntainerError as error:
+        _send(write, ("failed", type(error).__name__, error.message, error.hint))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            from guntainer.archive.reading import no_space
+
+            full = no_space(error, task.folder)
+            _send(write, ("failed", "StoreError", full.message, full.hint))
+        else:
+            _send(write, ("failed", "ArchiveError", f"{task.name}: {errors.describe_oserror(error)}", ""))
+    except BaseException as error:
+        _send(write, ("failed", "ArchiveError", f"{task.name}: {type(error).__name__}: {error}", ""))
+
+
+def _unpack(task: Task, write: int) -> dict[str, Any]:
+    import time
+
+    from guntainer.archive import inspection
+    from guntainer.archive.reading import Limits, Reader
+
+    os.umask(0)
+    fd = os.open(task.archive, os.O_RDONLY | os.O_CLOEXEC)
+    before = os.fstat(fd)
+    hashing = _hash(task.archive) if task.hash else None
+    tree = f"{task.folder}/tree"
+    os.mkdir(tree, 0o755)
+    root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    last = [0.0]
+
+    def progress(done: int) -> None:
+        now = time.monotonic()
+        if now - last[0] >= _INTERVAL_S:
+            last[0] = now
+            _send(write, ("progress", done, before.st_size))
+
+    limits = Limits() if task.limits is None else Limits(size_bytes=task.limits[0], entries=task.limits[1])
+    counts = Reader(fd, task.name, root, limits, progress).unpack()
+    top = inspection.rootfs_of(tree, task.name)
+    rootfs = f"tree/{top}" if top else "tree"
+    digest = hashing() if hashing is not None else ""
+    after = os.fstat(fd)
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise errors.ArchiveError(f"{task.name}: changed while it was unpacked", hint="run it again")
+    return {
+        "digest": digest,
+        "tree": rootfs,
+        "architecture": inspection.architecture(f"{task.folder}/{rootfs}"),
+        "key": (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns),
+        **counts.as_dict(),
+    }
+
+
+def _hash(path: str) -> Any:
+    """Start hashing in a thread, beside the unpacking; returns a function that waits for the digest."""
+    import hashlib
+    import threading
+
+    found: list[str] = []
+
+    def work() -> None:
+        with open(path, "rb") as file:
+            found.append(hashlib.file_digest(file, "sha256").hexdigest())
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+
+    def wait() -> str:
+        thread.join()
+        if not found:
+            raise errors.ArchiveError(f"{path}: can not be read to its end")
+        return found[0]
+
+    return wait

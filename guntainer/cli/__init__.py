@@ -1,0 +1,118 @@
+"""The door: the command line. Picks the command, and imports nothing that another command needs.
+
+The only place that prints, reads argv, and turns errors into exit codes.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COMMANDS = {
+    "run": "run a command in a rootfs",
+    "batch": "run the jobs of a job file, many at a time",
+    "store": "list, prune and look up unpacked rootfs",
+    "pack": "make a small rootfs archive from programs of this machine",
+    "completion": "print a shell completion script",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if "--debug" in words[: _options_end(words)]:
+        return _command(words)
+    from guntainer import errors
+
+    try:
+        return _command(words)
+    except errors.GuntainerError as error:
+        complain(str(error))
+        code = error.exit_code
+        if isinstance(error, errors.UsageError) and words[:1] != ["run"]:
+            code = errors.USAGE
+        return code
+    except KeyboardInterrupt:
+        return errors.INTERRUPTED
+    except BrokenPipeError:
+        _forget_stdout()
+        return errors.SIGNAL_BASE + 13  # SIGPIPE, as in a shell's pipe
+    except OSError as error:
+        complain(errors.describe_oserror(error))
+        return errors.OWN_FAILURE
+
+
+def _options_end(words: list[str]) -> int:
+    """`--debug` is ours only before the container's own command; an approximation that errs towards showing more."""
+    return next((at for at, word in enumerate(words) if at and not word.startswith("-")), len(words))
+
+
+def _forget_stdout() -> None:
+    """Let the interpreter's last flush go nowhere: the reader is gone."""
+    import os
+
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def complain(text: str) -> None:
+    """One error on stderr."""
+    for line in text.splitlines() or [""]:
+        write(f"guntainer: error: {line}\n")
+
+
+def write(text: str) -> None:
+    """Text to stderr, whatever its encoding is, and whoever has closed it."""
+    import os
+
+    try:
+        os.write(2, text.encode("utf-8", "surrogateescape"))
+    except OSError:
+        pass
+
+
+def _command(words: list[str]) -> int:
+    name = words[0] if words else ""
+    if name in COMMANDS:
+        return _load(name)(words[1:])
+    if name in ("--version", "-V"):
+        from guntainer import __version__
+
+        print(f"guntainer {__version__}")
+        return 0
+    if name in ("", "--help", "-h", "help"):
+        if name == "help" and words[1:] and words[1] in COMMANDS:
+            return _load(words[1])(["--help"])
+        print(usage())
+        return 0 if name else 2
+    import difflib
+
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    complain(f"unknown command {name!r}" + (f"; did you mean {near[0]!r}?" if near else "; see guntainer --help"))
+    return 2
+
+
+def _load(name: str) -> Callable[[list[str]], int]:
+    if name == "run":
+        from guntainer.cli.run import main as run_main
+
+        return run_main
+    from importlib import import_module
+
+    command: Callable[[list[str]], int] = import_module(f"guntainer.cli.{name}").main
+    return command
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items())
+    return (
+        "usage: guntainer COMMAND [OPTIONS] …\n\n"
+        "Rootless Linux containers, many at a time, from plain rootfs archives.\n\n"
+        f"commands:\n{rows}\n\n"
+        "guntainer COMMAND --help says more; guntainer --version names this version."
+    )

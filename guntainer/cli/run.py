@@ -1,0 +1,307 @@
+"""`guntainer run [OPTIONS] ROOTFS [COMMAND [ARGS…]]`: one container in the foreground."""
+
+from __future__ import annotations
+
+import os
+
+from guntainer import errors, report
+from guntainer.cli import write
+from guntainer.cli.parsing import Parser, split_at_positional
+from guntainer.jobs import values
+from guntainer.jobs.model import DEFAULT_HOSTNAME, DEFAULT_STOP_TIMEOUT_S, NETWORKS, Job, Mount, Scratch, Source
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from typing import Any
+
+_LEVELS = ("debug", "info", "warning", "error")
+_EPILOG = """\
+ROOTFS is an archive (tar with any compression, zip, cpio, 7z) or a folder; everything after COMMAND belongs to it.
+COMMAND defaults to /bin/sh.
+
+exit codes: the command's own; 124 timed out; 125 guntainer failed; 126 found but not executable; 127 not found;
+128+N ended by signal N; 130 Ctrl-C.
+
+examples:
+  guntainer run alpine.tar.gz                     a shell in it
+  guntainer run -v .:/src -w /src alpine.tar.gz make
+  guntainer run --network none --timeout 30s rootfs/ ./test
+"""
+
+
+def parser() -> Parser:
+    p = Parser(
+        prog="guntainer run",
+        add_help=False,
+        usage="guntainer run [OPTIONS] ROOTFS [COMMAND [ARGS…]]",
+        description="Run a command in a rootfs, as your own user, in a container of its own.",
+        epilog=_EPILOG,
+    )
+    add = p.add_argument
+    add("--help", action="store_true", help="show this and exit")
+    add("-e", "--env", action="append", default=[], metavar="K[=V]", help="set a variable; without =V: the host's")
+    add("--env-file", action="append", default=[], metavar="FILE", help="read K=V lines")
+    add("-v", "--volume", action="append", default=[], metavar="SRC:DST[:ro]", help="bind a host path")
+    add("--mount", action="append", default=[], metavar="type=bind|tmpfs,…", help="the same, spelled out")
+    add("--tmpfs", action="append", default=[], metavar="DST[:size=…]", help="mount a memory file system")
+    add("-w", "--workdir", metavar="DIR", help="start there (default: /)")
+    add("-u", "--user", metavar="UID[:GID]|NAME", help="run as this user of the rootfs (default: root)")
+    add("-h", "--hostname", default=DEFAULT_HOSTNAME, metavar="NAME", help="host name (default: %(default)s)")
+    add("--name", metavar="NAME", help="a name for messages")
+    add("-i", "--interactive", action="store_true", help="accepted: stdin is always passed on")
+    add("-t", "--tty", action="store_true", help="a pseudo-terminal (by default where stdin and stdout are one)")
+    add("--no-tty", action="store_true", help="no pseudo-terminal, ever")
+    add("--rm", action="store_true", help="accepted: nothing is kept anyway")
+    add("--keep", action="store_true", help="keep what the run wrote, and print where")
+    add("--read-only", action="store_true", help="make the root read-only")
+    add("--scratch", default="disk", metavar="disk|memory[:SIZE]", help="where the writable layer lies")
+    add("--network", default="host", metavar="|".join(NETWORKS), help="the host's, or none but lo")
+    add("--init", action="store_true", help="put a small init before the command")
+    add("--timeout", metavar="TIME", help="stop after this long (30s, 5m; a bare number is seconds)")
+    add("--stop-signal", default="TERM", metavar="SIGNAL", help="what asks the command to stop")
+    add("--stop-timeout", default=str(int(DEFAULT_STOP_TIMEOUT_S)), metavar="TIME", help="then wait this long")
+    add("--no-cache", action="store_true", help="unpack into a temporary folder and remove it afterwards")
+    add("--sha256", metavar="HEX", help="refuse an archive with another digest")
+    add("--store", metavar="DIR", help="where unpacked archives are kept")
+    add("--dry-run", action="store_true", help="print what would be done, start nothing")
+    add("--require-isolation", choices=("full",), metavar="full", help="refuse to run with less")
+    add("-q", "--quiet", action="store_true", help="no notes of our own")
+    add("--verbose", action="store_true", help="more of them")
+    add("--log-level", choices=_LEVELS, metavar="|".join(_LEVELS), help="the least that is shown (default: info)")
+    add("--log-format", choices=("console", "json"), default="console", help="how (default: %(default)s)")
+    add("--debug", action="store_true", help="tracebacks")
+    return p
+
+
+def main(words: list[str]) -> int:
+    p = _help_first(parser(), words)
+    if p is None:
+        return 0
+    options, rest = split_at_positional(p, words)
+    args = p.parse(options)
+    if not rest:
+        p.error("ROOTFS is missing")
+    job = job_of(args, rest[0], rest[1:])
+    return _Run(args, job).run()
+
+
+def _help_first(p: Parser, words: list[str]) -> Parser | None:
+    """-h is --hostname here, as in docker; --help still works, before ROOTFS."""
+    options, _ = split_at_positional(p, words)
+    if "--help" in options:
+        p.print_help()
+        return None
+    return p
+
+
+def job_of(args: argparse.Namespace, location: str, command: list[str]) -> Job:
+    """The options as a Job.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    if args.network not in NETWORKS:
+        known = " or ".join(NETWORKS)
+        raise errors.UsageError(f"--network {args.network}: expected {known}", hint="private networks come later")
+    mounts = [_option('-v', values.parse_volume, text, _here()) for text in args.volume]
+    mounts += [_mount(text) for text in args.mount]
+    mounts += [_option('--tmpfs', values.parse_tmpfs, text) for text in args.tmpfs]
+    sha256 = args.sha256
+    if sha256 is not None and (len(sha256) != 64 or set(sha256.lower()) - set("0123456789abcdef")):
+        raise errors.UsageError(f"--sha256 {sha256}: expected 64 hex digits")
+    return Job(
+        id=args.name or "run",
+        rootfs=Source(location=os.path.abspath(location), name=location, sha256=sha256 and sha256.lower()),
+        command=tuple(command),
+        env=tuple(_environment(args).items()),
+        mounts=tuple(mounts),
+        workdir=_workdir(args.workdir),
+        user=args.user,
+        hostname=_option('-h', values.check_hostname, args.hostname),
+        network=args.network,
+        init=args.init,
+        read_only=args.read_only,
+        scratch=_option('--scratch', values.parse_scratch, args.scratch),
+        cache=not args.no_cache,
+        timeout_s=_option('--timeout', values.parse_duration, args.timeout) if args.timeout is not None else None,
+        stop_signal=_option('--stop-signal', values.parse_signal, args.stop_signal),
+        stop_timeout_s=_option('--stop-timeout', values.parse_duration, args.stop_timeout),
+    )
+
+
+def _option(name: str, parse: Callable[..., Any], *values_: Any) -> Any:
+    """A value of an option; a mistake in it is named with the option."""
+    try:
+        return parse(*values_)
+    except errors.UsageError as error:
+        raise errors.UsageError(f"{name}: {error.message}", hint=error.hint) from None
+
+
+def _here() -> str:
+    """The working directory; "/" where it has been deleted under us."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"
+
+
+_MOUNT_KEYS = {
+    "type": "type",
+    "source": "source",
+    "src": "source",
+    "target": "target",
+    "dst": "target",
+    "destination": "target",
+    "readonly": "ro",
+    "ro": "ro",
+    "size": "size",
+    "tmpfs-size": "size",
+}
+
+
+def _mount(text: str) -> Mount:
+    """`--mount type=bind,source=…,target=…[,readonly]`, docker's and podman's notation."""
+    found: dict[str, str] = {"type": "bind"}
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        if key not in _MOUNT_KEYS:
+            raise errors.UsageError(f"--mount {text}: unknown key {values.quoted(key)}{values.near(key, _MOUNT_KEYS)}")
+        found[_MOUNT_KEYS[key]] = value
+    target = _option("--mount", values.check_target, found.get("target", ""))
+    read_only = found.get("ro", "false") in ("", "true", "1")
+    if found["type"] == "tmpfs":
+        size = _option("--mount", values.parse_size, found["size"]) if "size" in found else None
+        return Mount(kind="tmpfs", target=target, read_only=read_only, size_bytes=size)
+    if found["type"] != "bind" or not found.get("source"):
+        raise errors.UsageError(f"--mount {text}: expected type=bind,source=…,target=… or type=tmpfs,target=…")
+    source = _option("--mount", values.host_path, found["source"], _here())
+    return Mount(source=source, target=target, read_only=read_only)
+
+
+def _workdir(path: str | None) -> str | None:
+    if path is not None and not path.startswith("/"):
+        raise errors.UsageError(f"-w {path}: expected an absolute path")
+    return path
+
+
+def _environment(args: argparse.Namespace) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in args.env_file:
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                lines = file.read().splitlines()
+        except OSError as error:
+            raise errors.UsageError(f"--env-file {errors.describe_oserror(error)}") from None
+        for number, line in enumerate(lines, 1):
+            if line.strip() and not line.lstrip().startswith("#"):
+                _variable(found, line.strip(), f"{path}:{number}")
+    for text in args.env:
+        _variable(found, text, f"-e {text.partition('=')[0]}")
+    return found
+
+
+def _variable(found: dict[str, str], text: str, where: str) -> None:
+    key, equals, value = text.partition("=")
+    _option(where, values.check_env_name, key)
+    if equals:
+        found[key] = value
+    elif key in os.environ:
+        found[key] = os.environ[key]
+
+
+class _Run:
+    """One run: lease the rootfs, launch, wait, clean up, in that order and back."""
+
+    def __init__(self, args: argparse.Namespace, job: Job) -> None:
+        self._args = args
+        self._job = job
+        self._folder: Any = None
+
+    def note(self, text: str, level: str = "info") -> None:
+        """One line of our own on stderr."""
+        least = self._args.log_level or ("warning" if self._args.quiet else "debug" if self._args.verbose else "info")
+        if _LEVELS.index(level) < _LEVELS.index(least):
+            return
+        if self._args.log_format == "json":
+            from guntainer import log
+
+            getattr(log.configure(level=least, format="json"), level)(text)
+        else:
+            write(f"guntainer: {text}\n" if level in ("info", "debug") else f"guntainer: {level}: {text}\n")
+
+    def run(self) -> int:
+        from guntainer import assembly, runfolder
+
+        assembly.check_sources(self._job)
+        runfolder.remove_stale()
+        try:
+            with self._rootfs() as rootfs:
+                return self._in(*rootfs)
+        finally:
+            if self._folder is not None:
+                self._folder.remove()
+
+    def folder(self) -> Any:
+        """The run folder, made when it is first asked for."""
+        if self._folder is None:
+            from guntainer.runfolder import RunFolder
+
+            self._folder = RunFolder().__enter__()
+        return self._folder
+
+    def _rootfs(self) -> Any:
+        from guntainer.opening import open_rootfs
+
+        return open_rootfs(self._job, self._args.store, self.folder, self.note)
+
+    def _in(self, tree: str, shared: str) -> int:
+        from guntainer import assembly
+
+        ground = assembly.Ground(shared=shared, run=self.folder)
+        terminal = self._wants_terminal()
+        if self._args.dry_run:
+            return self._dry_run(tree, ground, terminal)
+        from guntainer.foreground import Foreground
+
+        container = Foreground(self._job, tree, ground, terminal=terminal, note=self._rung)
+        exit_ = container.run()
+        if exit_.reason in (report.TIMEOUT,):
+            self.note(f"{self._job.id}: {exit_.describe()}", "warning")
+        if self._args.keep:
+            self._keep(container.layer)
+        return exit_.code
+
+    def _rung(self, text: str) -> None:
+        if self._args.require_isolation == "full" and text.startswith("isolation:"):
+            raise errors.HostError(f"full isolation was demanded, but {text}")
+        self.note(text, "warning")
+
+    def _wants_terminal(self) -> bool:
+        both = os.isatty(0) and os.isatty(1) if not self._args.no_tty else False
+        if self._args.tty and not both:
+            self.note("-t: stdin and stdout are not a terminal; going on with a pseudo-terminal of its own", "warning")
+        return bool(self._args.tty or both)
+
+    def _dry_run(self, tree: str, ground: Any, terminal: bool) -> int:
+        from guntainer import assembly, planner
+
+        made = assembly.assemble(
+            self._job,
+            tree,
+            ground,
+            planner.Stdio(terminal=0) if terminal else planner.Stdio(),
+            terminal=terminal,
+            init="reaper" if self._job.init else "",
+        )
+        print(planner.describe(made.plan), end="")
+        return 0
+
+    def _keep(self, layer: str) -> None:
+        if not layer:
+            self.note("--keep: nothing to keep, the writable layer was in memory", "warning")
+            return
+        folder, self._folder = self._folder, None
+        folder.keep()
+        self.note(f"kept {layer}/upper")

@@ -1,0 +1,162 @@
+"""One container from plan to exit: launch, wait, stop, kill, clean up. Clean-up is written here and nowhere else.
+
+Whatever happens to the task that runs it, a container is dead, waited for, drained and removed before `run` returns:
+ask, wait, force; then the pipes, the layer; shielded from cancellation, each with a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import anyio
+
+from guntainer import assembly, errors, faults, planner, report, runfolder, stopping
+from guntainer.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from guntainer.jobs.model import Job
+    from guntainer.launcher.client import Child, Launcher
+    from guntainer.stdio import Stdio
+
+
+class Outcome(Value):
+    """What one container came to."""
+
+    exit: report.Exit
+    usage: Any = None
+    """struct rusage of the container's init and all that it waited for, as getrusage(2) gives it."""
+    scratch: str = ""
+    isolation: str = planner.FULL
+    notes: tuple[str, ...] = ()
+
+
+class Container:
+    """One container of a supervisor.
+
+    Args:
+        open_stdio: makes its streams; called again where a lower rung of the ladder is tried.
+    """
+
+    def __init__(
+        self, job: Job, tree: str, ground: assembly.Ground, launcher: Launcher, open_stdio: Callable[[], Stdio]
+    ) -> None:
+        self._job = job
+        self._tree = tree
+        self._ground = ground
+        self._launcher = launcher
+        self._open_stdio = open_stdio
+        self._child: Child | None = None
+        self._ended: asyncio.Future[tuple[int, Any]] | None = None
+        self._killed = False
+
+    def __repr__(self) -> str:
+        return f"Container({self._job.id!r}, {self._child!r})"
+
+    async def run(self, isolation: str = planner.FULL, *, copy: bool = False) -> Outcome:
+        """Run to the end, on the highest rung of the ladder that the host lets us reach.
+
+        Raises:
+            GuntainerError: it could not be launched.
+            CancelledError: after it was stopped and cleaned up.
+        """
+        notes: tuple[str, ...] = ()
+        while True:
+            outcome = await self._attempt(isolation, copy=copy)
+            error = outcome.exit.error
+            lower = assembly.next_rung(error, isolation, copy=copy) if isinstance(error, errors.SetupError) else None
+            if lower is None:
+                return outcome.replace(notes=(*notes, *outcome.notes))
+            isolation, copy, why = lower
+            notes = (*notes, why)
+
+    async def _attempt(self, isolation: str, *, copy: bool) -> Outcome:
+        stdio = self._open_stdio()
+        layer = ""
+        try:
+            fds = list(stdio.fds)
+            init = self._init(fds)
+            made = assembly.assemble(
+                self._job, self._tree, self._ground, stdio.plan, init=init, isolation=isolation, copy=copy
+            )
+            layer = made.layer
+            try:
+                self._child = await self._launcher.launch(made.plan, fds)
+            finally:
+                for fd in fds[len(stdio.fds) :]:
+                    os.close(fd)
+            stdio.launched()
+            exit_, usage = await self._live(self._child, stdio)
+            notes = (stdio.cut,) if stdio.cut else ()
+            return Outcome(exit=exit_, usage=usage, scratch=made.scratch, isolation=isolation, notes=notes)
+        finally:
+            stdio.close()
+            if layer:
+                await self._remove(layer)
+
+    def _init(self, fds: list[int]) -> str:
+        if not self._job.init:
+            return ""
+        path = assembly.find_init()
+        if path is None:
+            return "reaper"
+        fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        return str(len(fds) - 1)
+
+    async def _live(self, child: Child, stdio: Stdio) -> tuple[report.Exit, Any]:
+        loop = asyncio.get_running_loop()
+        self._ended = loop.create_future()
+        loop.add_reader(child.pidfd, self._reap, child)
+        timed_out = False
+        try:
+            if self._killed:
+                stopping.kill(child.pidfd)
+            with anyio.move_on_after(self._job.timeout_s) as scope:
+                await asyncio.shield(self._ended)
+            timed_out = scope.cancelled_caught
+        finally:
+            with anyio.CancelScope(shield=True):
+                if not self._ended.done():
+                    await self._stop()
+                self._launcher.forget(child)
+                await stdio.drain()
+        status, usage = self._ended.result()
+        exit_ = faults.exit_of(status, child.zygote.faults, child.launch_id)
+        if timed_out and exit_.reason != report.SETUP:
+            exit_ = report.timed_out(self._job.timeout_s or 0)
+        return exit_, usage
+
+    def _reap(self, child: Child) -> None:
+        """The pidfd is readable: the init has ended. wait4 rather than waitid, for the usage."""
+        asyncio.get_running_loop().remove_reader(child.pidfd)
+        assert self._ended is not None
+        _, status, usage = os.wait4(child.pid, 0)
+        self._ended.set_result((status, usage))
+
+    async def _stop(self) -> None:
+        """Ask, wait, force; returns when the container's init has been reaped."""
+        assert self._child is not None and self._ended is not None
+        steps = stopping.stop(self._child.pid, self._child.pidfd, self._job.stop_signal, self._job.stop_timeout_s)
+        for wait_s in steps:
+            done, _ = await asyncio.wait({self._ended}, timeout=wait_s)
+            if done or self._killed:
+                break
+        if not self._ended.done():
+            stopping.kill(self._child.pidfd)
+        await asyncio.wait({self._ended})
+
+    def kill(self) -> None:
+        """Kill at once, whatever it is doing."""
+        self._killed = True
+        if self._child is not None and self._ended is not None and not self._ended.done():
+            stopping.kill(self._child.pidfd)
+
+    async def _remove(self, layer: str) -> None:
+        """Remove the writable layer: at once where it is empty, in a thread where something was written."""
+        with anyio.CancelScope(shield=True):
+            if not runfolder.remove_empty_layer(layer):
+                await anyio.to_thread.run_sync(runfolder.remove_layer, layer)

@@ -1,0 +1,73 @@
+"""The fork helper's loop: one message in, one clone3, one message out.
+
+A fresh interpreter with one thread for ever and next to nothing loaded, because the cost of a clone follows what its
+caller has mapped. It keeps no state between messages and ends when its socket does.
+
+Messages are marshal on a SOCK_SEQPACKET socket, so a message is whole or not there:
+    in:  (launch id, plan or None, fds…); a plan too large for a datagram comes as a memfd, the first descriptor
+    out: (launch id, pid, errno) with the pidfd as the only descriptor, or pid 0 and the errno of clone3
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import array
+import gc
+import marshal
+import os
+
+from guntainer.init import child
+from guntainer.kernel import abi, syscalls
+
+MESSAGE_LIMIT = 64 * 1024
+FDS_LIMIT = 16
+
+
+def receive(sock: _socket.socket) -> tuple[bytes, list[int]]:
+    """One message and its descriptors; (b"", []) at the end."""
+    data, ancillary, _, _ = sock.recvmsg(MESSAGE_LIMIT, _socket.CMSG_SPACE(4 * FDS_LIMIT), _socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for _level, _kind, payload in ancillary:
+        fds.frombytes(payload[: len(payload) - len(payload) % 4])
+    return data, fds.tolist()
+
+
+def serve(sock: _socket.socket, fault_fd: int, life_fd: int) -> None:
+    """Launch until the supervisor closes its end."""
+    while True:
+        data, fds = receive(sock)
+        if not data:
+            return
+        launch_id, plan = marshal.loads(data)
+        if plan is None:
+            large = fds.pop(0)
+            with open(large, "rb") as file:
+                plan = marshal.loads(file.read())
+        try:
+            pid, pidfd = child.launch(plan, fds, fault_fd, life_fd, launch_id, parent=True)
+        except OSError as error:
+            sock.send(marshal.dumps((launch_id, 0, error.errno)))
+        else:
+            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [pidfd]))
+            sock.sendmsg([marshal.dumps((launch_id, pid, 0))], [rights])
+            os.close(pidfd)
+        for fd in fds:
+            os.close(fd)
+
+
+def main(socket_fd: int, fault_fd: int, life_fd: int) -> None:
+    syscalls.prctl(abi.PR_SET_PDEATHSIG, int(_signal.SIGKILL))
+    syscalls.set_process_name(b"guntainer-fork")
+    # Ctrl-C reaches the whole foreground group: the supervisor decides, this process goes with it.
+    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT):
+        _signal.signal(number, _signal.SIG_IGN)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    sock = _socket.socket(fileno=socket_fd)
+    try:
+        serve(sock, fault_fd, life_fd)
+    except (ConnectionError, BrokenPipeError):
+        pass
+    os._exit(0)

@@ -1,0 +1,273 @@
+"""The keys of a job: which there are, and how each is read. Pure.
+
+A reader takes a value as the file has it and returns what the Job wants, or raises UsageError. Readers of lists and
+tables tell of each bad item by themselves and return the good ones.
+"""
+
+from __future__ import annotations
+
+from guntainer import errors
+from guntainer.jobs.matrix import scalar_text
+from guntainer.jobs.model import Mount, Source
+from guntainer.jobs.parse import is_text, meaning
+from guntainer.jobs.problems import Given, Problems
+from guntainer.jobs.values import (
+    check_env_name,
+    check_hostname,
+    check_network,
+    check_target,
+    check_text,
+    check_user,
+    host_path,
+    near,
+    parse_duration,
+    parse_scratch,
+    parse_signal,
+    parse_size,
+    parse_tmpfs,
+    parse_volume,
+    quoted,
+)
+from guntainer.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from guntainer.jobs.problems import Path
+
+    Reader = Callable[[Given, "Context"], object]
+
+LATER = ("memory", "cpus", "pids-limit", "artifacts", "needs", "if", "retry", "allow-failure")
+"""Keys that the format has, and this version does not."""
+_SHELL = ("/bin/sh", "-e", "-c")
+_SHA256_DIGITS = 64
+_LATER_SOURCES = ("docker:", "oci:", "http:", "https:")
+
+
+class Context(Value):
+    """What reading a job needs to know besides the job."""
+
+    base: str
+    """The job file's folder: absolute."""
+    sources: dict[str, Source | None]
+    """[rootfs.NAME]; None for one that is there but wrong, which is told elsewhere."""
+    problems: Problems
+
+
+def open_table(given: Given, known: Iterable[str], problems: Problems, later: tuple[str, ...] = ()) -> dict[str, Given]:
+    """The entries of a table under their kebab-case names; everything that does not belong there is told."""
+    if not isinstance(given.value, dict):
+        problems.add(given.path, f"expected a table, got {kind_of(given.value)}")
+        return {}
+    found: dict[str, Given] = {}
+    for key, value in given.value.items():
+        name, path = key.replace("_", "-"), (*given.path, key)
+        if name in later:
+            problems.add(path, "not supported by this version yet")
+        elif name not in known:
+            problems.add(path, f"unknown key{near(key, known)}")
+        elif name in found:
+            problems.add(path, f"this key is there twice, as {quoted(str(found[name].path[-1]))} too")
+        else:
+            found[name] = Given(value=value, path=path)
+    return found
+
+
+def kind_of(value: object) -> str:
+    """What a value is, for a message."""
+    value = meaning(value)
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return f"the number {value}"
+    if isinstance(value, str):
+        return f"the text {quoted(value)}"
+    return "a list" if isinstance(value, list) else "a table" if isinstance(value, dict) else "a date"
+
+
+def text(given: Given) -> str:
+    """A text that is not empty."""
+    if not is_text(given.value):
+        hint = ": put it into quotes" if scalar_text(given.value) is not None else ""
+        raise errors.UsageError(f"expected a text, got {kind_of(given.value)}{hint}")
+    if not given.value:
+        raise errors.UsageError("expected a text, got an empty one")
+    return check_text(str(given.value))
+
+
+def number_or_text(given: Given) -> str | int | float:
+    value = given.value
+    if isinstance(value, str) and scalar_text(value) is not None:
+        return str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise errors.UsageError(f"expected a number or a text, got {kind_of(value)}")
+
+
+def flag(given: Given) -> bool:
+    value = meaning(given.value)
+    if not isinstance(value, bool):
+        raise errors.UsageError(f"expected true or false, got {kind_of(value)}")
+    return value
+
+
+def count(given: Given) -> int:
+    value = meaning(given.value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise errors.UsageError(f"expected a whole number of at least 1, got {kind_of(value)}")
+    return value
+
+
+def _duration(given: Given, _context: Context) -> float:
+    return parse_duration(number_or_text(given))
+
+
+def _timeout(given: Given, context: Context) -> float | None:
+    return _duration(given, context) or None  # 0 is no limit, as in timeout(1)
+
+
+def _signal(given: Given, _context: Context) -> int:
+    value = number_or_text(given)
+    return parse_signal(value if isinstance(value, str) else int(value))
+
+
+def _user(given: Given, _context: Context) -> str:
+    if isinstance(meaning(given.value), bool):
+        raise errors.UsageError(f"expected a user, got {kind_of(given.value)}")
+    return check_user(str(number_or_text(given)))
+
+
+def _items(given: Given, context: Context, expected: str, read: Callable[[Given], object]) -> list[tuple[Path, object]]:
+    """What `read` makes of each item of a list; a bad item is told and left out."""
+    if not isinstance(given.value, list):
+        raise errors.UsageError(f"expected a list{expected}, got {kind_of(given.value)}")
+    found: list[tuple[Path, object]] = []
+    for index, item in enumerate(given.value):
+        here = Given(value=item, path=(*given.path, index))
+        try:
+            found.append((here.path, read(here)))
+        except errors.UsageError as error:
+            context.problems.add(here.path, error.message)
+    return found
+
+
+def _argument(given: Given) -> str:
+    return "" if given.value == "" else text(given)
+
+
+def _command(given: Given, context: Context) -> tuple[str, ...]:
+    if isinstance(given.value, str):
+        raise errors.UsageError(
+            f'expected a list such as ["/bin/true"], got {kind_of(given.value)}: a text goes to run'
+        )
+    items = tuple(str(item) for _, item in _items(given, context, ' such as ["/bin/true"]', _argument))
+    if not given.value or (items and not items[0]):
+        raise errors.UsageError("the command is empty")
+    return items
+
+
+def _run(given: Given, _context: Context) -> tuple[str, ...]:
+    script = text(given)
+    if not script.strip():
+        raise errors.UsageError("the script is empty")
+    return (*_SHELL, script)
+
+
+def _volume(given: Given, context: Context) -> Mount:
+    if not isinstance(given.value, dict):
+        return parse_volume(text(given), context.base)
+    keys = open_table(given, ("type", "source", "target", "read-only", "size"), context.problems)
+    kind = text(keys["type"]) if "type" in keys else "bind"
+    if kind not in ("bind", "tmpfs"):
+        raise errors.UsageError(f'type: expected "bind" or "tmpfs", got {quoted(kind)}{near(kind, ("bind", "tmpfs"))}')
+    if "target" not in keys:
+        raise errors.UsageError("target is missing: expected an absolute path in the container")
+    wrong, needed = ("source", "") if kind == "tmpfs" else ("size", "source")
+    if wrong in keys:
+        raise errors.UsageError(f"{wrong} makes no sense with type {quoted(kind)}")
+    if needed and needed not in keys:
+        raise errors.UsageError("source is missing: expected a path on the host")
+    return Mount(
+        target=check_target(text(keys["target"])),
+        kind=kind,
+        source=host_path(text(keys["source"]), context.base) if "source" in keys else "",
+        read_only=flag(keys["read-only"]) if "read-only" in keys else False,
+        size_bytes=parse_size(str(number_or_text(keys["size"]))) if "size" in keys else None,
+    )
+
+
+def _volumes(given: Given, context: Context) -> list[tuple[Path, object]]:
+    return _items(given, context, ' such as [".:/src:ro"]', lambda item: _volume(item, context))
+
+
+def _tmpfs(given: Given, context: Context) -> list[tuple[Path, object]]:
+    return _items(given, context, ' such as ["/tmp:size=16m"]', lambda item: parse_tmpfs(text(item)))
+
+
+def env_entry(name: str, given: Given) -> tuple[str, str]:
+    """One variable; its value may be any scalar, and is the text it was written with."""
+    check_env_name(name)
+    value = scalar_text(given.value)
+    if value is None:
+        raise errors.UsageError(f"expected a text, a number, true or false, got {kind_of(given.value)}")
+    check_text(f"{name}={value}")
+    return name, value
+
+
+def _rootfs(given: Given, context: Context) -> Source | None:
+    name = text(given)
+    if name in context.sources:
+        return context.sources[name]
+    if not any(sign in name for sign in "/.~:"):
+        hint = near(name, context.sources)
+        if hint:
+            raise errors.UsageError(f"no {quoted(name)} in [rootfs]{hint}; a path is written ./{name}")
+        if name == "host":
+            raise errors.UsageError('"host" is not supported by this version yet; a path is written ./host')
+    return Source(location=location(name, context.base), name=name)
+
+
+def location(name: str, base: str) -> str:
+    """The absolute path of an archive or a folder."""
+    if name.lower().startswith(_LATER_SOURCES):
+        raise errors.UsageError(f"{quoted(name)} is not supported by this version yet: expected an archive or a folder")
+    return host_path(name, base)
+
+
+def sha256(given: Given) -> str:
+    """The 64 hexadecimal digits of an archive's SHA-256, in lower case."""
+    digits = text(given).lower()
+    if len(digits) != _SHA256_DIGITS or set(digits) - set("0123456789abcdef"):
+        raise errors.UsageError(f"expected the {_SHA256_DIGITS} hexadecimal digits of a SHA-256, got {quoted(digits)}")
+    return digits
+
+
+READERS: dict[str, Reader] = {
+    "rootfs": _rootfs,
+    "command": _command,
+    "run": _run,
+    "volumes": _volumes,
+    "tmpfs": _tmpfs,
+    "workdir": lambda given, _: check_target(text(given)),
+    "user": _user,
+    "hostname": lambda given, _: check_hostname(text(given)),
+    "network": lambda given, _: check_network(text(given)),
+    "stdin": lambda given, context: host_path(text(given), context.base),
+    "init": lambda given, _: flag(given),
+    "read-only": lambda given, _: flag(given),
+    "scratch": lambda given, _: parse_scratch(text(given)),
+    "cache": lambda given, _: flag(given),
+    "timeout": _timeout,
+    "stop-signal": _signal,
+    "stop-timeout": _duration,
+    "fail-fast": lambda given, _: flag(given),
+    "max-parallel": lambda given, _: count(given),
+    "repeat": lambda given, _: count(given),
+}
+"""Every key with one value. `env` and `matrix` are read apart: one is merged by name, the other makes cells."""
+
+SHARED = ("fail-fast", "max-parallel")
+"""Keys that all cells of a job have in common."""

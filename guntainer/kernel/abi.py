@@ -1,0 +1,82 @@
+"""Constants of the kernel's interface, named as in its headers. Numbers above 423 are the same on every architecture."""
+
+from __future__ import annotations
+
+# clone(2), <linux/sched.h>
+CLONE_NEWNS = 0x0002_0000
+CLONE_NEWCGROUP = 0x0200_0000
+CLONE_NEWUTS = 0x0400_0000
+CLONE_NEWIPC = 0x0800_0000
+CLONE_NEWUSER = 0x1000_0000
+CLONE_NEWPID = 0x2000_0000
+CLONE_NEWNET = 0x4000_0000
+CLONE_PIDFD = 0x0000_1000
+CLONE_PARENT = 0x0000_8000
+
+NAMESPACES = {
+    "user": CLONE_NEWUSER,
+    "mount": CLONE_NEWNS,
+    "pid": CLONE_NEWPID,
+    "uts": CLONE_NEWUTS,
+    "ipc": CLONE_NEWIPC,
+    "cgroup": CLONE_NEWCGROUP,
+    "network": CLONE_NEWNET,
+}
+
+# mount(2), <linux/mount.h>
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MNT_DETACH = 2
+
+MOUNT_ATTR_RDONLY = 1
+MOUNT_ATTR_NOSUID = 2
+MOUNT_ATTR_NODEV = 4
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = 0o2000000
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+AT_FDCWD = -100
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+
+# openat2(2), Linux 5.6
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+# prctl(2)
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_SET_NO_NEW_PRIVS = 38
+
+# close_range(2), Linux 5.9; the flag 5.11
+CLOSE_RANGE_CLOEXEC = 4
+
+# waitid(2): the idtype that os.waitid takes (os.P_PIDFD)
+P_PIDFD = 3
+
+# netdevice(7)
+SIOCGIFFLAGS = 0x8913
+SIOCSIFFLAGS = 0x8914
+IFF_UP = 1
+
+# ioctl_tty(2)
+TIOCSCTTY = 0x540E
+TIOCSWINSZ = 0x5414
+
+# system call numbers that have no wrapper in older C libraries
+NR_OPEN_TREE = 428
+NR_MOVE_MOUNT = 429
+NR_PIDFD_SEND_SIGNAL = 424
+NR_PIDFD_OPEN = 434
+NR_CLONE3 = 435
+NR_CLOSE_RANGE = 436
+NR_OPENAT2 = 437
+NR_MOUNT_SETATTR = 442

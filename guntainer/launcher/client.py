@@ -1,0 +1,206 @@
+"""Ask the fork helper to launch: one message out, one back, and a new helper where one has died.
+
+Messages are answered in the order in which they were sent. A helper that dies takes down nothing but the launches that
+were under way: they fail with LauncherLost, what they may have cloned is killed, and the next launch starts another.
+"""
+
+from __future__ import annotations
+
+import _socket
+import array
+import asyncio
+import marshal
+import os
+
+import anyio
+
+from guntainer import errors, faults, stopping
+from guntainer.launcher.spawn import Zygote, spawn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from guntainer.planner import Plan
+
+_MESSAGE_LIMIT = 60_000  # larger plans travel as a memfd
+_UNDER_WAY_LIMIT = 32
+
+
+class Child:
+    """A launched container's init: our own child process."""
+
+    __slots__ = ("launch_id", "pid", "pidfd", "zygote")
+
+    def __init__(self, launch_id: int, pid: int, pidfd: int, zygote: Zygote) -> None:
+        self.launch_id = launch_id
+        self.pid = pid
+        self.pidfd = pidfd
+        self.zygote = zygote
+
+    def __repr__(self) -> str:
+        return f"Child(launch_id={self.launch_id}, pid={self.pid}, pidfd={self.pidfd})"
+
+
+class Launcher:
+    """One fork helper at a time. `async with Launcher() as launcher: child = await launcher.launch(plan, fds)`."""
+
+    def __init__(self, zygote: Zygote | None = None) -> None:
+        self._zygote = zygote
+        self._waiting: dict[int, asyncio.Future[tuple[int, int]]] = {}
+        self._known: set[int] = set()
+        self._retired: list[Zygote] = []
+        self._next_id = 0
+        self._slots = asyncio.Semaphore(_UNDER_WAY_LIMIT)
+        self._watching = False
+
+    async def __aenter__(self) -> Launcher:
+        self._start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._unwatch()
+        for zygote in [*self._retired, *([self._zygote] if self._zygote else [])]:
+            zygote.close()
+        self._zygote = None
+        self._retired.clear()
+
+    @property
+    def pid(self) -> int:
+        """The fork helper's process id; 0 while there is none."""
+        return self._zygote.pid if self._zygote else 0
+
+    def statistics(self) -> dict[str, int]:
+        return {"launches": self._next_id, "under_way": len(self._waiting), "alive": len(self._known)}
+
+    def _start(self) -> Zygote:
+        if self._zygote is None:
+            self._zygote = spawn()
+        if not self._watching:
+            asyncio.get_running_loop().add_reader(self._zygote.sock.fileno(), self._answers)
+            self._watching = True
+        return self._zygote
+
+    def _unwatch(self) -> None:
+        if self._watching and self._zygote is not None:
+            asyncio.get_running_loop().remove_reader(self._zygote.sock.fileno())
+        self._watching = False
+
+    async def launch(self, plan: Plan, fds: list[int]) -> Child:
+        """Launch a plan with its descriptors, which stay the caller's.
+
+        Raises:
+            LauncherLost: the helper died meanwhile.
+            HostError: clone3 was refused.
+        """
+        async with self._slots:
+            zygote = self._start()
+            self._next_id += 1
+            launch_id = self._next_id
+            future: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+            self._waiting[launch_id] = future
+            try:
+                # A cancelled caller must not lose a container that is being cloned: the answer is waited for.
+                with anyio.CancelScope(shield=True):
+                    await self._send(zygote, launch_id, plan, fds)
+                    pid, pidfd = await future
+            finally:
+                self._waiting.pop(launch_id, None)
+        if pid == 0:
+            raise faults.clone_error(pidfd)
+        return Child(launch_id, pid, pidfd, zygote)
+
+    async def _send(self, zygote: Zygote, launch_id: int, plan: Plan, fds: list[int]) -> None:
+        data = marshal.dumps((launch_id, plan))
+        large = -1
+        if len(data) > _MESSAGE_LIMIT:
+            large = os.memfd_create("plan")
+            os.write(large, marshal.dumps(plan))
+            os.lseek(large, 0, os.SEEK_SET)
+            data = marshal.dumps((launch_id, None))
+            fds = [large, *fds]
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            while True:
+                try:
+                    zygote.sock.sendmsg([data], rights)
+                    return
+                except BlockingIOError:
+                    await asyncio.sleep(0.001)
+        except OSError:
+            self._lost(zygote)
+        finally:
+            if large >= 0:
+                os.close(large)
+
+    def _answers(self) -> None:
+        zygote = self._zygote
+        if zygote is None:
+            return
+        while True:
+            try:
+                data, ancillary, _, _ = zygote.sock.recvmsg(4096, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, ancillary = b"", []
+            if not data:
+                self._lost(zygote)
+                return
+            launch_id, pid, number = marshal.loads(data)
+            pidfd = number
+            for _level, _kind, payload in ancillary:
+                pidfd = array.array("i", payload[:4])[0]
+            if pid:
+                self._known.add(pid)
+            future = self._waiting.get(launch_id)
+            if future is not None and not future.done():
+                future.set_result((pid, pidfd))
+
+    def _lost(self, zygote: Zygote) -> None:
+        """The helper is gone: fail what was under way, kill what nobody got to know of."""
+        if zygote is not self._zygote:
+            return
+        self._unwatch()
+        self._zygote = None
+        # Its fault pipe is still needed by the children that it has launched before.
+        self._retired.append(zygote)
+        try:
+            os.kill(zygote.pid, 9)
+            os.waitpid(zygote.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+        waiting = [future for future in self._waiting.values() if not future.done()]
+        if waiting:
+            self._kill_strangers()
+        for future in waiting:
+            future.set_exception(
+                errors.LauncherLost("the fork helper died while this launch was under way", hint="the batch goes on")
+            )
+
+    def _kill_strangers(self) -> None:
+        """Kill our children in a pid namespace that is not ours and that no answer has named."""
+        own = os.readlink("/proc/self/ns/pid")
+        for pid in _children():
+            if pid in self._known:
+                continue
+            try:
+                if os.readlink(f"/proc/{pid}/ns/pid") != own:
+                    os.kill(pid, stopping.KILL)
+                    os.waitpid(pid, 0)
+            except OSError:
+                continue
+
+    def forget(self, child: Child) -> None:
+        """This child has been waited for."""
+        self._known.discard(child.pid)
+        os.close(child.pidfd)
+
+
+def _children() -> list[int]:
+    found: list[int] = []
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{thread}/children", "rb") as file:
+                found += [int(word) for word in file.read().split()]
+        except OSError:
+            continue
+    return found

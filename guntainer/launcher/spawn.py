@@ -1,0 +1,86 @@
+"""Start the fork helper: a fresh interpreter, without site, with three descriptors and an empty environment.
+
+Light on imports, so that the helper starts while the supervisor is still importing its own modules. Call it from the
+main thread: the parent-death signal of the helper and of its containers follows the thread that spawned it.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import sys
+
+from guntainer import errors
+from guntainer.faults import FaultPipe
+
+_SOCKET, _FAULTS, _LIFE = 3, 4, 5  # the helper's descriptors
+_CODE = (
+    "import sys; sys.dont_write_bytecode = True; sys.path.insert(0, {path!r}); "
+    "from guntainer.init.zygote import main; main({socket}, {faults}, {life})"
+)
+_QUEUE_BYTES = 1 << 20
+
+
+class Zygote:
+    """A running fork helper."""
+
+    def __init__(self, pid: int, sock: _socket.socket, faults: FaultPipe) -> None:
+        self.pid = pid
+        self.sock = sock
+        self.faults = faults
+
+    def close(self) -> None:
+        """Let it end, and wait for that: it ends as soon as its socket does, or by our signal."""
+        self.sock.close()
+        try:
+            os.kill(self.pid, 9)
+            os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+        self.faults.close()
+
+
+def spawn() -> Zygote:
+    """Start a fork helper.
+
+    Raises:
+        HostError: no process or no descriptor is left.
+    """
+    try:
+        faults = FaultPipe()
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        for sock in (ours, theirs):
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _QUEUE_BYTES)
+        life = os.pidfd_open(os.getpid())
+    except OSError as error:
+        raise errors.HostError(f"can not start the fork helper: {error.strerror}") from None
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    code = _CODE.format(path=package, socket=_SOCKET, faults=_FAULTS, life=_LIFE)
+    sources = [theirs.fileno(), faults.write_fd, life]
+    try:
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-S", "-c", code],
+            {"LANG": "C.UTF-8"},
+            file_actions=_actions(sources),
+            setsigmask=(),
+            setsigdef=(2, 13, 15),
+        )
+    except OSError as error:
+        ours.close()
+        faults.close()
+        raise errors.HostError(f"can not start the fork helper {sys.executable}: {error.strerror}") from None
+    finally:
+        theirs.close()
+        os.close(life)
+    return Zygote(pid, ours, faults)
+
+
+def _actions(sources: list[int]) -> list[tuple[int, ...]]:
+    """Put the sources at 3, 4 and 5. They are moved out of the way first: one of them may be another's place."""
+    away = [(os.POSIX_SPAWN_DUP2, fd, 200 + at) for at, fd in enumerate(sources)]
+    home = [(os.POSIX_SPAWN_DUP2, 200 + at, 3 + at) for at in range(len(sources))]
+    tidy = [(os.POSIX_SPAWN_CLOSE, 200 + at) for at in range(len(sources))]
+    null = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0), (os.POSIX_SPAWN_DUP2, 0, 1)]
+    return [*away, *home, *tidy, *null]  # type: ignore[list-item]

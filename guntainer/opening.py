@@ -1,0 +1,96 @@
+"""What was given as ROOTFS, as a folder to run on: a leased tree of the store, a temporary one, or the user's own folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from guntainer import errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from guntainer.jobs.model import Job
+
+
+class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the warm path its import
+    """`with open_rootfs(…) as (tree, shared)`: the lease is given back at the end.
+
+    `shared` is a folder of ours for skeleton layers and the mount point.
+    """
+
+    def __init__(self, job: Job, store: str | None, folder: Callable[[], Any], note: Callable[[str], None]) -> None:
+        self._job = job
+        self._store = store
+        self._folder = folder
+        self._note = note
+        self._lease: Any = None
+
+    def __enter__(self) -> tuple[str, str]:
+        path = self._job.rootfs.location
+        kind = kind_of(path, self._job.rootfs.name)
+        if not self._job.cache:
+            return self._temporary(path, kind)
+        from guntainer.store.lookup import open_store
+
+        store = open_store(self._store)
+        if kind == "folder":
+            return path, store.path
+        self._lease = store.find(path, self._job.rootfs.sha256)
+        if self._lease is None:
+            from guntainer.store import fill
+
+            self._lease = fill.lease(store, path, sha256=self._job.rootfs.sha256)
+        check_architecture(self._lease.architecture, self._job.rootfs.name)
+        return self._lease.tree, store.path
+
+    def _temporary(self, path: str, kind: str) -> tuple[str, str]:
+        folder = self._folder().path
+        if kind == "folder":
+            return path, folder
+        from guntainer.store import fill
+
+        tree = fill.unpack_temporary(path, f"{folder}/rootfs", sha256=self._job.rootfs.sha256)
+        return tree, folder
+
+    def __exit__(self, *_: object) -> None:
+        if self._lease is not None:
+            self._lease.release()
+
+
+def kind_of(path: str, name: str) -> str:
+    """ "folder" or "archive".
+
+    Raises:
+        RootfsError: it is not there, or neither of them, or not readable.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise errors.RootfsError(f"rootfs {name}: {error.strerror}") from None
+    if stat.S_ISDIR(mode):
+        return "folder"
+    if not stat.S_ISREG(mode):
+        raise errors.RootfsError(f"rootfs {name}: neither an archive nor a folder")
+    if not os.access(path, os.R_OK):
+        raise errors.RootfsError(f"rootfs {name}: Permission denied")
+    return "archive"
+
+
+_NAMES = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+def check_architecture(found: str | None, name: str) -> None:
+    """Refuse a rootfs of another machine before anything runs.
+
+    Raises:
+        RootfsError: "this rootfs is arm64".
+    """
+    machine = os.uname().machine
+    own = {machine, _NAMES.get(machine, machine)}
+    if machine == "x86_64":
+        own |= {"i386", "i686", "x86"}
+    if found and found not in own and not os.path.isdir("/proc/sys/fs/binfmt_misc"):
+        raise errors.RootfsError(f"rootfs {name}: this rootfs is {found}, this machine is {machine}")

@@ -1,0 +1,110 @@
+"""Rootfs for many jobs at once: each source is opened once, at most one per core at a time, and leased to the end."""
+
+from __future__ import annotations
+
+import os
+
+import anyio
+
+from guntainer import errors, opening
+from guntainer.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from guntainer.jobs.model import Job, Source
+    from guntainer.runfolder import RunFolder
+    from guntainer.store.lookup import Lease, Store
+
+    Progress = Callable[[str, int, int], None]
+
+
+class _Entry:
+    """One source: being opened, open, or failed."""
+
+    __slots__ = ("error", "lock", "tree")
+
+    def __init__(self) -> None:
+        self.lock = anyio.Lock()
+        self.tree = ""
+        self.error: errors.GuntainerError | None = None
+
+
+class _Key(Value):
+    source: Source
+    cache: bool
+
+
+class Preparation:
+    """Opens sources and holds their leases until `release`."""
+
+    def __init__(self, store: Store, run: Callable[[], RunFolder], progress: Progress | None = None) -> None:
+        self._store = store
+        self._run = run
+        self._progress = progress
+        self._entries: dict[_Key, _Entry] = {}
+        self._leases: list[Lease] = []
+        self._unpackers = anyio.CapacityLimiter(max(1, len(os.sched_getaffinity(0))))
+
+    async def tree(self, job: Job) -> str:
+        """The folder of a job's rootfs; waits for it to be unpacked.
+
+        Raises:
+            GuntainerError: it can not be had; the same error for every job that names it.
+        """
+        key = _Key(source=job.rootfs.replace(name=""), cache=job.cache)
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = _Entry()
+        if entry.tree:
+            return entry.tree
+        async with entry.lock:
+            if entry.error is not None:
+                raise entry.error
+            if not entry.tree:
+                try:
+                    entry.tree = await self._open(job.rootfs, cache=job.cache)
+                except errors.GuntainerError as error:
+                    entry.error = error
+                    raise
+        return entry.tree
+
+    async def _open(self, source: Source, *, cache: bool) -> str:
+        path, name = source.location, source.name or source.location
+        if opening.kind_of(path, name) == "folder":
+            return path
+        if cache:
+            lease = self._store.find(path, source.sha256)
+            if lease is None:
+                lease = await self._fill(source)
+            self._leases.append(lease)
+            opening.check_architecture(lease.architecture, name)
+            return str(lease.tree)
+        from guntainer.store import asynchronous
+
+        async with self._unpackers:
+            into = f"{self._run().path}/rootfs-{len(self._entries)}"
+            return str(await asynchronous.unpack_temporary(path, into, sha256=source.sha256, progress=self._report(name)))
+
+    async def _fill(self, source: Source) -> Lease:
+        from guntainer.store import asynchronous
+
+        async with self._unpackers:
+            return await asynchronous.lease(
+                self._store, source.location, sha256=source.sha256, progress=self._report(source.name)
+            )
+
+    def _report(self, name: str) -> Any:
+        if self._progress is None:
+            return None
+        told = self._progress
+        return lambda done, total: told(name, done, total)
+
+    def release(self) -> None:
+        """Give the leases back."""
+        for lease in self._leases:
+            lease.release()
+        self._leases.clear()
+        self._entries.clear()

@@ -1,0 +1,144 @@
+"""What came of it: Exit (how one command ended), Result (one job), Report (all of them) and the exit code that follows.
+
+Pure: opens no file. Texts are made in `report_text`, JSON by the door.
+"""
+
+from __future__ import annotations
+
+import signal as _signal
+
+from guntainer import errors
+from guntainer.value import Value
+
+# The closed set of reasons. Plain strings: an enum costs `guntainer run` two milliseconds of imports.
+EXIT = "exit"
+SIGNAL = "signal"
+TIMEOUT = "timeout"
+OOM = "oom"
+SETUP = "setup"
+CANCELLED = "cancelled"
+SKIPPED = "skipped"
+REASONS = (EXIT, SIGNAL, TIMEOUT, OOM, SETUP, CANCELLED, SKIPPED)
+
+
+class Exit(Value):
+    """How a container ended."""
+
+    reason: str
+    code: int
+    """What `guntainer run` ends with: the command's own 0..255, 124, 125..127, 128+N."""
+    signal: int | None = None
+    core_dumped: bool = False
+    message: str = ""
+    """One sentence, for setup, timeout, cancelled and skipped."""
+    error: errors.GuntainerError | None = None
+    """For setup: what was raised."""
+
+    @property
+    def ok(self) -> bool:
+        return self.reason == EXIT and self.code == 0
+
+    def describe(self) -> str:
+        """`exit 3`, `signal 9 (SIGKILL)`, `timeout after 5 s`: for people."""
+        if self.reason == EXIT:
+            return f"exit {self.code}"
+        if self.reason == SIGNAL and self.signal is not None:
+            core = ", core dumped" if self.core_dumped else ""
+            return f"signal {self.signal} ({signal_name(self.signal)}{core})"
+        return self.message or self.reason
+
+
+def signal_name(number: int) -> str:
+    """`SIGTERM` for 15; real-time signals count from SIGRTMIN."""
+    try:
+        return _signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - _signal.SIGRTMIN}" if number > _signal.SIGRTMIN else f"signal {number}"
+
+
+def exited(code: int) -> Exit:
+    return Exit(reason=EXIT, code=code)
+
+
+def signalled(number: int, *, core_dumped: bool = False) -> Exit:
+    return Exit(reason=SIGNAL, code=errors.SIGNAL_BASE + number, signal=number, core_dumped=core_dumped)
+
+
+def timed_out(timeout_s: float) -> Exit:
+    return Exit(reason=TIMEOUT, code=errors.TIMEOUT, message=f"timeout after {timeout_s:g} s")
+
+
+def setup_failed(error: errors.GuntainerError) -> Exit:
+    return Exit(reason=SETUP, code=error.exit_code, message=str(error), error=error)
+
+
+def cancelled(message: str) -> Exit:
+    return Exit(reason=CANCELLED, code=errors.INTERRUPTED, message=message)
+
+
+class Result(Value):
+    """What came of one job. Times are durations of a monotonic clock, in nanoseconds."""
+
+    id: str
+    key: str
+    exit: Exit
+    rootfs: str = ""
+    matrix: tuple[tuple[str, str], ...] = ()
+    started_at: float = 0.0
+    """Seconds since the epoch, for people and reports; durations never come from it."""
+    prepare_ns: int = 0
+    """Waiting for the rootfs: unpacking, or another one's unpacking."""
+    queue_ns: int = 0
+    """Ready, and waiting for a slot."""
+    wall_ns: int = 0
+    """From the launch until the container was gone."""
+    cpu_user_ns: int = 0
+    cpu_system_ns: int = 0
+    max_rss_bytes: int = 0
+    isolation: str = ""
+    """The rung of the ladder that was reached: "full", …"""
+    scratch: str = ""
+    """Where the writable layer lay: "overlay on disk", "overlay on memory", "copy"."""
+    stdout: str | None = None
+    """Absolute path of the whole log, while it exists."""
+    stderr: str | None = None
+    notes: tuple[str, ...] = ()
+    """What went otherwise than asked for, one sentence each."""
+
+    @property
+    def ok(self) -> bool:
+        return self.exit.ok
+
+    @property
+    def outcome(self) -> str:
+        """ok, failed, timeout, oom, error, cancelled or skipped: the word in the table."""
+        if self.exit.ok:
+            return "ok"
+        return {EXIT: "failed", SIGNAL: "failed", SETUP: "error"}.get(self.exit.reason, self.exit.reason)
+
+
+class Report(Value):
+    """All results of one batch, in the order of the jobs."""
+
+    results: tuple[Result, ...]
+    wall_ns: int = 0
+    interrupted: int | None = None
+    """The signal that ended the batch early, if one did."""
+
+    @property
+    def first_failure(self) -> Result | None:
+        """The first job that failed by itself; one that was merely cancelled or skipped counts only where there is no other."""
+        bad = [r for r in self.results if not r.ok]
+        own = [r for r in bad if r.exit.reason not in (CANCELLED, SKIPPED)]
+        return (own or bad or [None])[0]  # type: ignore[list-item]
+
+    @property
+    def exit_code(self) -> int:
+        """0 all good, 1 a job failed, 125 no job could be run, 128+N ended by signal N."""
+        if self.interrupted is not None:
+            return errors.SIGNAL_BASE + self.interrupted
+        if all(r.ok for r in self.results):
+            return 0
+        if all(r.exit.reason == SETUP and r.exit.code == errors.OWN_FAILURE for r in self.results):
+            return errors.OWN_FAILURE
+        return errors.FAILED

@@ -1,0 +1,271 @@
+"""Run folders: what a run writes and nobody keeps, and the skeleton layer that every root gets.
+
+    $TMPDIR/guntainer-<uid>/          0700, ours; goes with the last run
+        <id>.lock                     held (flock) as long as the run lives: a free lock marks a dead run
+        <id>/                         writable layers, logs nobody asked for; made after, removed before its lock
+        <id>/<container>/{upper,work}
+
+The lock is taken before the folder exists and given up after it is gone, so a folder without a held lock is always left
+over from a run that was killed; whoever starts next removes it.
+
+The skeleton is one more lower layer of the overlay, above the rootfs: mount points and /etc/{hosts,hostname,resolv.conf}.
+It costs a launch nothing, leaves the writable layer to the user's own changes, and hides symbolic links that a rootfs may
+have in their place.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from guntainer import errors
+
+_TRIES = 100
+
+
+def temporary_folder() -> str:
+    """$TMPDIR, else /tmp, else /var/tmp: the first that is a folder which can be written.
+
+    Raises:
+        HostError: none of them is.
+    """
+    wanted = [os.environ.get("TMPDIR", ""), "/tmp", "/var/tmp"]  # noqa: S108 - the names that tempfile uses, too
+    for path in wanted:
+        if path and os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK):
+            return os.path.abspath(path)
+    raise errors.HostError(
+        f"no folder for temporary files: {', '.join(p for p in wanted if p)} can not be written",
+        hint="set TMPDIR to one that can",
+    )
+
+
+def _base() -> str:
+    path = f"{temporary_folder()}/guntainer-{os.geteuid()}"
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise errors.HostError(f"can not make the run folder: {errors.describe_oserror(error)}") from None
+    status = os.lstat(path)
+    # The name is known to everybody on the host: what lies there must be ours and nobody else's to write.
+    if (status.st_mode & 0o170000) != 0o040000 or status.st_uid != os.geteuid():
+        raise errors.HostError(f"{path} is not a folder of yours", hint="remove it, or set TMPDIR to a folder of your own")
+    if status.st_mode & 0o077:
+        os.chmod(path, 0o700)
+    return path
+
+
+class RunFolder:
+    """One run's folder; a context manager that removes it."""
+
+    def __init__(self) -> None:
+        self.path = ""
+        self._lock = -1
+        self._count = 0
+
+    def __enter__(self) -> RunFolder:
+        for _ in range(_TRIES):
+            try:
+                base = _base()
+                name = f"{os.getpid()}-{os.urandom(4).hex()}"
+                lock = os.open(f"{base}/{name}.lock", os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if os.fstat(lock).st_nlink:
+                    self._lock = lock
+                    self.path = f"{base}/{name}"
+                    os.mkdir(self.path, 0o700)
+                    return self
+                os.close(lock)  # another start took the free lock for a dead run's
+            except FileNotFoundError:
+                continue  # the base went with another run's end
+            except OSError as error:
+                self._unlock()
+                raise errors.HostError(_full(error)) from None
+        raise errors.HostError("can not make a run folder: it vanishes at once", hint="is something cleaning TMPDIR?")
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def layer(self) -> tuple[str, str]:
+        """A new pair of empty folders (upper, work) for one container's writable layer."""
+        self._count += 1
+        folder = f"{self.path}/{self._count}"
+        try:
+            os.mkdir(folder, 0o700)
+            os.mkdir(f"{folder}/upper", 0o755)
+            os.mkdir(f"{folder}/work", 0o755)
+        except OSError as error:
+            raise errors.HostError(_full(error)) from None
+        return f"{folder}/upper", f"{folder}/work"
+
+    def remove(self) -> None:
+        """Remove everything; what can not be removed is left to the next start, with its lock free."""
+        if not self.path:
+            return
+        base = os.path.dirname(self.path)
+        if remove_layer(self.path):
+            _unlink(self.path + ".lock")
+        self._unlock()
+        self.path = ""
+        _rmdir(base)
+
+    def keep(self) -> str:
+        """Leave the folder to the user: no later start will take it for a dead run's.
+
+        Returns:
+            its path
+        """
+        path, self.path = self.path, ""
+        _unlink(path + ".lock")
+        self._unlock()
+        return path
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _full(error: OSError) -> str:
+    what = errors.describe_oserror(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space for a writable layer: {what}; free some, or set TMPDIR to a larger disk"
+    return f"can not make a run folder: {what}"
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _rmdir(path: str) -> bool:
+    try:
+        os.rmdir(path)
+    except OSError:
+        return False
+    return True
+
+
+def remove_empty_layer(folder: str) -> bool:
+    """Remove a layer to which nothing was written: a few calls and no walk; False where there is more to do."""
+    # overlayfs leaves work/work with mode 000, and in it the mark of `volatile`
+    try:
+        os.chmod(f"{folder}/work/work", 0o700)
+    except OSError:
+        pass
+    for name in ("work/work/incompat/volatile", "work/work/incompat", "work/work", "work", "upper"):
+        _rmdir(f"{folder}/{name}")
+    return _rmdir(folder)
+
+
+def remove_layer(folder: str) -> bool:
+    """Remove a folder of layers, whatever was written there; False where that failed."""
+    if remove_empty_layer(folder) or not os.path.lexists(folder):
+        return True
+    from guntainer.store.remove import remove_tree
+
+    try:
+        remove_tree(folder)
+    except OSError:
+        return False
+    return True
+
+
+def remove_stale() -> int:
+    """Remove the folders of runs that were killed; returns how many there were."""
+    try:
+        base = f"{temporary_folder()}/guntainer-{os.geteuid()}"
+        if os.lstat(base).st_uid != os.geteuid():
+            return 0
+        names = [name for name in os.listdir(base) if name.endswith(".lock")]
+    except (OSError, errors.HostError):
+        return 0
+    removed = 0
+    for name in names:
+        path = f"{base}/{name}"
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock).st_nlink and remove_layer(path[: -len(".lock")]):
+                _unlink(path)
+                removed += 1
+        except OSError:
+            pass  # alive
+        finally:
+            os.close(lock)
+    _rmdir(base)
+    return removed
+
+
+_MOUNT_POINTS = ("proc", "sys", "dev", "etc")
+
+
+def _host_text(path: str) -> str:
+    """A host file's text; "" where it is missing, dangling or not readable."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return ""
+
+
+def skeleton(parent: str, *, hostname: str, network: str, with_etc: bool = True) -> str:
+    """The skeleton layer for these settings, made in `parent` if it is not there yet.
+
+    Args:
+        with_etc: False where the rootfs's /etc is not a folder: a folder over it would hide what it leads to.
+
+    Returns:
+        the path of a folder named after its content, so that two hosts' settings never share one.
+    """
+    files = {
+        "hostname": hostname + "\n",
+        "hosts": _hosts(hostname, network),
+        "resolv.conf": _host_text("/etc/resolv.conf") if network == "host" else "",
+    }
+    if not with_etc:
+        files = {}
+    content = "\0".join(files.values()).encode("utf-8", "surrogateescape")
+    path = f"{parent}/{_name(content)}"
+    if os.path.isdir(path):
+        return path
+    made = f"{path}.{os.getpid()}-{os.urandom(4).hex()}"
+    try:
+        os.makedirs(made, 0o755)
+        for name in _MOUNT_POINTS[: None if with_etc else -1]:
+            os.mkdir(f"{made}/{name}", 0o755)
+        for name, text in files.items():
+            with open(f"{made}/etc/{name}", "w", encoding="utf-8", errors="surrogateescape") as file:
+                os.fchmod(file.fileno(), 0o644)
+                file.write(text)
+        os.chmod(made, 0o755)
+        os.rename(made, path)
+    except OSError as error:
+        from guntainer.store.remove import remove_tree
+
+        if os.path.isdir(made):
+            remove_tree(made)
+        if not os.path.isdir(path):  # else another process was quicker
+            raise errors.StoreError(f"can not make the skeleton layer: {errors.describe_oserror(error)}") from None
+    return path
+
+
+def _name(content: bytes) -> str:
+    """A name for some kilobytes of our own making: two checks and the length, without the import of a digest."""
+    from zlib import adler32, crc32
+
+    return f"{len(content):x}-{crc32(content):08x}{adler32(content):08x}"
+
+
+def _hosts(hostname: str, network: str) -> str:
+    own = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
+    if network != "host":
+        return own
+    return _host_text("/etc/hosts").rstrip("\n") + f"\n127.0.1.1\t{hostname}\n" if os.path.exists("/etc/hosts") else own

@@ -1,0 +1,106 @@
+"""`fill` for an event loop: the same steps, waiting without blocking, cancellable at every point."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import anyio
+
+from guntainer.archive import worker
+from guntainer.store import fill
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from guntainer.store.lookup import Lease, Store
+
+_LOOK_AGAIN_S = 0.05
+_KILL = 9
+
+
+async def lease(
+    store: Store,
+    archive: str,
+    *,
+    sha256: str | None = None,
+    progress: fill.Progress | None = None,
+    limits: fill.LimitPair | None = None,
+) -> Lease:
+    """As `fill.lease`. Cancelled, it kills its worker and leaves nothing half done."""
+    filling = fill.Filling(store, archive, sha256, limits)
+    try:
+        while not filling.lock(wait=False):
+            await anyio.sleep(_LOOK_AGAIN_S)
+        begun = filling.begin()
+        if not isinstance(begun, worker.Task):
+            return begun
+        return filling.finish(await _work(begun, progress))
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(filling.close)
+
+
+async def unpack_temporary(
+    archive: str,
+    into: str,
+    *,
+    sha256: str | None = None,
+    progress: fill.Progress | None = None,
+    limits: fill.LimitPair | None = None,
+) -> str:
+    """As `fill.unpack_temporary`."""
+    task = fill.temporary_task(archive, into, sha256, limits)
+    return fill.temporary_tree(task, await _work(task, progress), sha256)
+
+
+async def _work(task: worker.Task, progress: fill.Progress | None) -> dict[str, Any]:
+    pid, read = worker.spawn(task)
+    os.set_blocking(read, False)
+    pidfd = os.pidfd_open(pid)
+    last: tuple[Any, ...] | None = None
+    ended = False
+    try:
+        pipe = worker.Pipe()
+        while True:
+            try:
+                data = os.read(read, 1 << 16)
+            except BlockingIOError:
+                await _readable(read)
+                continue
+            if not data:
+                break
+            for message in pipe.feed(data):
+                if message[0] != "progress":
+                    last = message
+                elif progress is not None:
+                    progress(message[1], message[2])
+        await _readable(pidfd)
+        status = os.waitpid(pid, 0)[1]
+        ended = True
+        if last is None:
+            raise fill.crashed(task.name, status)
+        if last[0] == "failed":
+            raise fill.failure(last)
+        facts: dict[str, Any] = last[1]
+        return facts
+    finally:
+        if not ended:
+            os.kill(pid, _KILL)
+            with anyio.CancelScope(shield=True):
+                await _readable(pidfd)
+            os.waitpid(pid, 0)
+        os.close(pidfd)
+        os.close(read)
+
+
+async def _readable(fd: int) -> None:
+    """Wait until a descriptor is readable. anyio's own would refuse two loops' worth of tricks; this is one reader."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(fd, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(fd)

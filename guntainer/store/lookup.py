@@ -1,0 +1,197 @@
+"""Find an unpacked rootfs and lease it: the warm path, so it imports next to nothing.
+
+    $XDG_CACHE_HOME/guntainer/      0700 (or --store DIR, GUNTAINER_STORE)
+        VERSION                     of this layout: raised when an older program would misread it
+        rootfs/<sha256>/tree/       an unpacked archive, never written again: an overlay's lower folder
+        rootfs/<sha256>/meta        marshal: what is known of it; written last, its presence makes the entry exist
+        rootfs/<sha256>/lock        shared by those who run on it, exclusive for who removes it; its mtime is the last use
+        index/<dev>-<ino>-<size>-<mtime_ns>   a link whose text is the sha256: a warm run does not hash the archive again
+        incoming/<name>/            an unpack under way; <name>.lock is held meanwhile
+        skeleton/, mount/           see `runfolder`
+
+    lock                       taken by            kind         how long
+    rootfs/<sha256>/lock       a run, a batch      shared       its lease
+    rootfs/<sha256>/lock       prune               exclusive    while it removes the entry
+    incoming/<name>.lock       an unpack           exclusive    until the entry is in place
+
+One small link per archive, rather than one index file, needs no lock and no rewriting: each is made by one rename.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import marshal
+import os
+
+from guntainer import errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+VERSION = 1
+_DIGEST_DIGITS = 64
+
+
+class Lease:
+    """The right to use an entry's tree; it stays until `release`."""
+
+    __slots__ = ("_lock", "architecture", "digest", "tree")
+
+    def __init__(self, tree: str, digest: str, architecture: str | None, lock: int) -> None:
+        self.tree = tree
+        self.digest = digest
+        self.architecture = architecture
+        self._lock = lock
+
+    def __repr__(self) -> str:
+        return f"Lease({self.digest[:12]}, {'held' if self._lock >= 0 else 'released'})"
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give it back; does nothing the second time."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+class Store:
+    """A store's folder."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"Store({self.path!r})"
+
+    def find(self, archive: str, sha256: str | None = None) -> Lease | None:
+        """The lease of an archive that is unpacked already, else None.
+
+        Raises:
+            StoreError: it is known, and has another digest than `sha256`.
+        """
+        try:
+            digest = os.readlink(f"{self.path}/index/{key_of(os.stat(archive))}")
+        except OSError:
+            return None
+        if len(digest) != _DIGEST_DIGITS:
+            return None
+        if sha256 is not None and sha256 != digest:
+            raise mismatch(archive, sha256, digest)
+        return self.lease(digest)
+
+    def lease(self, digest: str) -> Lease | None:
+        """The lease of an entry by its digest, else None."""
+        entry = f"{self.path}/rootfs/{digest}"
+        try:
+            lock = os.open(f"{entry}/lock", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            # who removes an entry unlinks its lock while holding it: a lock without a name is a dead entry's
+            if os.fstat(lock).st_nlink:
+                meta = read_meta(entry)
+                if meta is not None:
+                    _touch(lock)
+                    return Lease(f"{entry}/{meta.get('tree', 'tree')}", digest, meta.get("architecture"), lock)
+        except OSError:
+            pass
+        os.close(lock)
+        return None
+
+
+def _touch(fd: int) -> None:
+    try:
+        os.utime(fd)
+    except OSError:
+        pass  # a store on a read-only disk still serves
+
+
+def read_meta(entry: str) -> dict[str, Any] | None:
+    """What is known of an entry; None where it is not whole."""
+    try:
+        with open(f"{entry}/meta", "rb") as file:
+            meta = marshal.loads(file.read(1 << 20))
+    except (OSError, ValueError, EOFError, TypeError):
+        return None
+    return meta if isinstance(meta, dict) else None
+
+
+def key_of(status: os.stat_result) -> str:
+    """What stands for an archive's content as long as nobody rewrites it."""
+    return f"{status.st_dev:x}-{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
+
+
+def mismatch(archive: str, wanted: str, found: str) -> errors.RootfsError:
+    return errors.RootfsError(
+        f"{archive}: its sha256 is {found}, but {wanted} was demanded", hint="nothing was run or kept"
+    )
+
+
+def default_path() -> str:
+    """$GUNTAINER_STORE, $XDG_CACHE_HOME/guntainer, ~/.cache/guntainer, or, without a home, below $TMPDIR."""
+    given = os.environ.get("GUNTAINER_STORE")
+    if given:
+        return os.path.abspath(given)
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    if cache.startswith("/"):
+        return f"{cache}/guntainer"
+    home = os.environ.get("HOME", "")
+    if home.startswith("/") and os.access(home, os.W_OK | os.X_OK):
+        return f"{home}/.cache/guntainer"
+    from guntainer.runfolder import temporary_folder
+
+    return f"{temporary_folder()}/guntainer-store-{os.geteuid()}"
+
+
+def open_store(path: str | None = None) -> Store:
+    """The store at `path`, or the default one; made where it is missing.
+
+    Raises:
+        StoreError: it can not be made, is another user's, or of a newer layout.
+    """
+    where = os.path.abspath(path) if path else default_path()
+    try:
+        with open(f"{where}/VERSION", encoding="ascii") as file:
+            found = file.read(20).strip()
+    except FileNotFoundError:
+        _make(where)
+        return Store(where)
+    except OSError as error:
+        raise _unusable(where, error) from None
+    if not found.isdigit() or int(found) > VERSION:
+        raise errors.StoreError(
+            f"store {where}: layout {found!r} is newer than this guntainer's ({VERSION})",
+            hint="use a newer guntainer, or another --store",
+        )
+    if os.stat(where).st_uid != os.geteuid():
+        # its owner could change a tree that we are about to run
+        raise errors.StoreError(f"store {where} belongs to another user", hint="use --store or GUNTAINER_STORE")
+    return Store(where)
+
+
+def _make(where: str) -> None:
+    try:
+        os.makedirs(where, 0o700, exist_ok=True)
+        for name in ("rootfs", "index", "incoming"):
+            os.makedirs(f"{where}/{name}", 0o700, exist_ok=True)
+        made = f"{where}/VERSION.{os.getpid()}"
+        with open(made, "w", encoding="ascii") as file:
+            file.write(f"{VERSION}\n")
+        os.rename(made, f"{where}/VERSION")
+    except OSError as error:
+        raise _unusable(where, error) from None
+
+
+def _unusable(where: str, error: OSError) -> errors.StoreError:
+    hint = "use --store DIR or GUNTAINER_STORE to put it elsewhere"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = f"free some space there, or {hint}"
+    return errors.StoreError(f"store {where}: {errors.describe_oserror(error)}", hint=hint)

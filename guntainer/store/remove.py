@@ -1,0 +1,106 @@
+"""Remove a tree that nobody trusts: never through a symbolic link, whatever its modes and however deep.
+
+Everything is done by name relative to an open folder, so nothing that is swapped meanwhile can lead outside.
+"""
+
+from __future__ import annotations
+
+import os
+
+_DEEP = 200  # folders held open at once; what lies deeper is moved up first
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def remove_tree(path: str) -> None:
+    """Remove `path` and everything below it; nothing happens where it is missing.
+
+    Folders without permissions (a rootfs may have them, overlayfs leaves one) get them first.
+
+    Raises:
+        OSError: something can not be removed, for example because another user owns it.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if mode & 0o170000 != 0o040000:
+        os.unlink(path)
+        return
+    parent = os.open(os.path.dirname(os.path.abspath(path)), _FLAGS & ~os.O_NOFOLLOW)
+    try:
+        _remove_folder(parent, os.path.basename(os.path.abspath(path)))
+    finally:
+        os.close(parent)
+
+
+def _open(name: str, parent: int) -> int:
+    try:
+        return os.open(name, _FLAGS, dir_fd=parent)
+    except PermissionError:
+        os.chmod(name, 0o700, dir_fd=parent)
+        return os.open(name, _FLAGS, dir_fd=parent)
+
+
+def _remove_folder(parent: int, name: str) -> None:
+    """Depth first, with a stack of (folder's fd, its name in the one above, subfolders still to do)."""
+    top = _open(name, parent)
+    stack = [(top, name, _empty(top))]
+    moved = 0
+    try:
+        while stack:
+            fd, own, folders = stack[-1]
+            if folders:
+                folder = folders.pop()
+                if len(stack) >= _DEEP:
+                    # too deep to hold everything open: it becomes a subfolder of the top
+                    moved += 1
+                    os.rename(folder, f".moved-{moved}", src_dir_fd=fd, dst_dir_fd=top)
+                    stack[0][2].append(f".moved-{moved}")
+                    continue
+                below = _open(folder, fd)
+                stack.append((below, folder, []))
+                stack[-1][2].extend(_empty(below))
+                continue
+            stack.pop()
+            os.rmdir(own, dir_fd=stack[-1][0] if stack else parent)
+            os.close(fd)
+    except BaseException:
+        for fd, _, _ in stack:
+            os.close(fd)
+        raise
+
+
+def _empty(fd: int) -> list[str]:
+    """Unlink everything in a folder that is not a folder; returns the names of those that are."""
+    folders = []
+    writable = False
+    with os.scandir(fd) as entries:
+        names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in names:
+        if is_folder:
+            folders.append(name)
+            continue
+        try:
+            os.unlink(name, dir_fd=fd)
+        except PermissionError:
+            if writable:
+                raise
+            os.fchmod(fd, 0o700)
+            writable = True
+            os.unlink(name, dir_fd=fd)
+    if folders and not writable:
+        mode = os.fstat(fd).st_mode
+        if mode & 0o300 != 0o300:
+            os.fchmod(fd, 0o700)
+    return folders
+
+
+def remove_inside(parent: int, name: str) -> None:
+    """Remove `name` in the open folder `parent`, whatever it is."""
+    try:
+        if os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode & 0o170000 == 0o040000:
+            _remove_folder(parent, name)
+        else:
+            os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass

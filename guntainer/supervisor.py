@@ -1,0 +1,343 @@
+"""Many Jobs → Report. Owns the limiters, the leases, the one task group of jobs, and the order of ending.
+
+    async with Supervisor(parallel=4) as supervisor:
+        report = await supervisor.run(jobs)
+
+A job waits for its rootfs (unpacked once for all that name it), then for a slot, then runs. It can be stopped at any of
+these points; whatever happens, it ends as a Result.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+
+import anyio
+
+from guntainer import assembly, errors, planner, report
+from guntainer.container import Container, Outcome
+from guntainer.jobs.names import folder_name
+from guntainer.launcher.client import Launcher
+from guntainer.preparation import Preparation
+from guntainer.runfolder import RunFolder, remove_stale
+from guntainer.stdio import Stdio
+from guntainer.store.lookup import open_store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from typing import Self
+
+    from guntainer.jobs.model import Job
+    from guntainer.launcher.spawn import Zygote
+
+_FDS_PER_JOB = 8  # pidfd, two pipes, two logs, stdin, and what a launch needs meanwhile
+_FDS_OWN = 64
+
+
+class Watcher:
+    """What a supervisor tells while it works; the base does nothing. Override what you want to know."""
+
+    live = False
+    """True: output is shown while it comes, so it takes a pipe and a pump; False: the log is the container's own stdout."""
+
+    def started(self, job: Job) -> None:
+        """The job's container is being launched."""
+
+    async def output(self, job: Job, stream: str, data: bytes) -> None:
+        """Bytes of the job's "stdout" or "stderr", as they came."""
+
+    def finished(self, result: report.Result) -> None:
+        """The job has ended; its logs are still there."""
+
+    def progress(self, name: str, done: int, total: int) -> None:
+        """Of a rootfs being unpacked: bytes of the archive read, and its size."""
+
+    def note(self, text: str) -> None:
+        """Something went otherwise than asked for; said once."""
+
+
+class Supervisor:
+    """Runs jobs, many at a time.
+
+    Args:
+        parallel: containers at once; None: one per core.
+        store: the store's folder; None: GUNTAINER_STORE or the cache folder.
+        results: a folder for logs, kept; None: logs live as long as the supervisor.
+        watcher: is told what happens.
+        fail_fast: the first failure cancels everything else.
+        require_full: refuse lower rungs of the isolation ladder.
+        zygote: a fork helper that was started before.
+    """
+
+    def __init__(
+        self,
+        *,
+        parallel: int | None = None,
+        store: str | None = None,
+        results: str | None = None,
+        watcher: Watcher | None = None,
+        fail_fast: bool = False,
+        require_full: bool = False,
+        zygote: Zygote | None = None,
+    ) -> None:
+        self._parallel = parallel or len(os.sched_getaffinity(0))
+        self._results = results
+        self._watcher = watcher or Watcher()
+        self._fail_fast = fail_fast
+        self._require_full = require_full
+        self._store = open_store(store)
+        self._launcher = Launcher(zygote)
+        self._folder: RunFolder | None = None
+        self._preparation = Preparation(self._store, self._run_folder, self._watcher.progress)
+        self._ground = assembly.Ground(shared=self._store.path, run=self._run_folder)
+        self._live: dict[str, Container] = {}
+        self._scopes: dict[str, list[anyio.CancelScope]] = {}
+        self._why: dict[str, str] = {}
+        self._all: anyio.CancelScope | None = None
+        self._stopped_by: int | None = None
+        self._rung: tuple[str, bool] = (planner.FULL, False)
+        self._told: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"Supervisor(parallel={self._parallel}, alive={len(self._live)}, {self._launcher.statistics()})"
+
+    async def __aenter__(self) -> Self:
+        remove_stale()
+        self._slots = anyio.CapacityLimiter(self._affordable())
+        await self._launcher.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._launcher.__aexit__()
+        self._preparation.release()
+        if self._folder is not None:
+            folder, self._folder = self._folder, None
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(folder.remove)
+
+    def _run_folder(self) -> RunFolder:
+        if self._folder is None:
+            self._folder = RunFolder().__enter__()
+        return self._folder
+
+    def _affordable(self) -> int:
+        """How many containers the descriptor limit lets live at once; raises the soft limit to the hard one first."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._ground = self._ground.replace(limits=((resource.RLIMIT_NOFILE, soft, hard),))
+        want = self._parallel * _FDS_PER_JOB + _FDS_OWN
+        if soft < want and soft != resource.RLIM_INFINITY:
+            soft = want if hard == resource.RLIM_INFINITY else hard
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft == resource.RLIM_INFINITY or want <= soft:
+            return self._parallel
+        able = max(1, (soft - _FDS_OWN) // _FDS_PER_JOB)
+        self._watcher.note(f"{able} jobs at once instead of {self._parallel}: only {soft} descriptors are allowed (ulimit -n)")
+        return able
+
+    async def run(self, jobs: Iterable[Job]) -> report.Report:
+        """Run all jobs and return their results in the jobs' order."""
+        started_ns = time.monotonic_ns()
+        order = [job.id for job in (jobs := tuple(jobs))]
+        results = {result.id: result async for result in self.stream(jobs)}
+        return report.Report(
+            results=tuple(results[id_] for id_ in order if id_ in results),
+            wall_ns=time.monotonic_ns() - started_ns,
+            interrupted=self._stopped_by,
+        )
+
+    async def stream(self, jobs: Iterable[Job]) -> AsyncIterator[report.Result]:
+        """Run all jobs and yield each Result as its job ends."""
+        jobs = tuple(jobs)
+        send, receive = anyio.create_memory_object_stream[report.Result](len(jobs) + 1)
+        limiters: dict[str, anyio.CapacityLimiter] = {
+            job.key or job.id: anyio.CapacityLimiter(job.max_parallel) for job in jobs if job.max_parallel
+        }
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._group, jobs, limiters, send)
+            async with receive:
+                async for result in receive:
+                    yield result
+
+    async def _group(
+        self,
+        jobs: tuple[Job, ...],
+        limiters: dict[str, anyio.CapacityLimiter],
+        send: anyio.abc.ObjectSendStream[report.Result],
+    ) -> None:
+        async with send:
+            with anyio.CancelScope() as self._all:
+                async with anyio.create_task_group() as group:
+                    for job in jobs:
+                        group.start_soon(self._job, job, limiters.get(job.key or job.id), send)
+
+    def stop(self, signal: int) -> None:
+        """No new jobs; running ones are asked, waited for and killed, in that order. The second time: killed at once."""
+        if self._stopped_by is None:
+            self._stopped_by = signal
+            if self._all is not None:
+                self._all.cancel()
+        else:
+            for container in self._live.values():
+                container.kill()
+
+    async def _job(
+        self, job: Job, limiter: anyio.CapacityLimiter | None, send: anyio.abc.ObjectSendStream[report.Result]
+    ) -> None:
+        group = job.key or job.id
+        timing = _Timing()
+        with anyio.CancelScope() as scope:
+            self._scopes.setdefault(group, []).append(scope)
+            try:
+                outcome = await self._stages(job, limiter, timing)
+            except anyio.get_cancelled_exc_class():
+                outcome = Outcome(exit=report.cancelled(self._reason(group)))
+                with anyio.CancelScope(shield=True):
+                    await self._finished(job, outcome, timing, send)
+                raise
+            except errors.GuntainerError as error:
+                outcome = Outcome(exit=report.setup_failed(error))
+            except OSError as error:
+                failure = errors.HostError(errors.describe_oserror(error))
+                outcome = Outcome(exit=report.setup_failed(failure))
+            self._scopes[group].remove(scope)
+            with anyio.CancelScope(shield=True):
+                await self._finished(job, outcome, timing, send)
+            if not outcome.exit.ok:
+                self._failed(job, group)
+
+    def _reason(self, group: str) -> str:
+        if self._stopped_by is not None:
+            return f"cancelled by {report.signal_name(self._stopped_by)}"
+        return self._why.get(group) or self._why.get("") or "cancelled"
+
+    def _failed(self, job: Job, group: str) -> None:
+        """fail-fast: a failure takes the others of its matrix, or of the whole batch, with it."""
+        if self._fail_fast and "" not in self._why:
+            self._why[""] = f"cancelled: {job.id} failed (fail-fast)"
+            if self._all is not None:
+                self._all.cancel()
+        elif job.fail_fast and group not in self._why:
+            self._why[group] = f"cancelled: {job.id} failed (fail-fast)"
+            for scope in self._scopes[group]:
+                scope.cancel()
+
+    async def _stages(self, job: Job, limiter: anyio.CapacityLimiter | None, timing: _Timing) -> Outcome:
+        if (job.key or job.id) in self._why:
+            raise _AlreadyCancelled(self._why[job.key or job.id])
+        assembly.check_sources(job)
+        tree = await self._preparation.tree(job)
+        timing.prepared_ns = time.monotonic_ns()
+        if limiter is None:
+            async with self._slots:
+                return await self._run(job, tree, timing)
+        async with limiter, self._slots:
+            return await self._run(job, tree, timing)
+
+    async def _run(self, job: Job, tree: str, timing: _Timing) -> Outcome:
+        timing.started_at = time.time()
+        timing.launched_ns = time.monotonic_ns()
+        timing.folder = self._job_folder(job)
+        self._watcher.started(job)
+        container = Container(job, tree, self._ground, self._launcher, lambda: self._stdio(job, timing.folder))
+        self._live[job.id] = container
+        try:
+            isolation, copy = self._rung
+            outcome = await container.run(isolation, copy=copy)
+        finally:
+            self._live.pop(job.id, None)
+            timing.ended_ns = time.monotonic_ns()
+        self._note_rung(outcome)
+        return outcome
+
+    def _job_folder(self, job: Job) -> str:
+        path = f"{self._results or self._run_folder().path + '/logs'}/{folder_name(job.id)}"
+        os.makedirs(path, exist_ok=True)
+        return path
+
+    def _stdio(self, job: Job, folder: str) -> Stdio:
+        watcher = self._watcher
+
+        async def sink(stream: str, data: bytes) -> None:
+            await watcher.output(job, stream, data)
+
+        return Stdio(job.stdin, f"{folder}/stdout", f"{folder}/stderr", sink if watcher.live else None)
+
+    def _note_rung(self, outcome: Outcome) -> None:
+        """What one job found the host to refuse holds for all: said once, not tried again."""
+        for note in outcome.notes:
+            if note not in self._told and not outcome.exit.error:
+                self._told.add(note)
+                self._watcher.note(note)
+        if outcome.scratch:
+            self._rung = (outcome.isolation, outcome.scratch == "copy")
+        if self._require_full and outcome.isolation != planner.FULL:
+            raise errors.HostError(f"full isolation was demanded, but only {outcome.isolation} is possible here")
+
+    async def _finished(
+        self, job: Job, outcome: Outcome, timing: _Timing, send: anyio.abc.ObjectSendStream[report.Result]
+    ) -> None:
+        result = timing.result(job, outcome)
+        if self._results is not None:
+            await self._write(result)
+        self._watcher.finished(result)
+        await send.send(result)
+
+    async def _write(self, result: report.Result) -> None:
+        """result.json, whole or not at all."""
+        import json
+
+        import aiofiles
+
+        from guntainer.report_text import json_object
+
+        folder = f"{self._results}/{folder_name(result.id)}"
+        try:
+            os.makedirs(folder, exist_ok=True)
+            async with aiofiles.open(f"{folder}/result.json.new", "w", encoding="utf-8") as file:
+                await file.write(json.dumps(json_object(result), indent=2) + "\n")
+            os.replace(f"{folder}/result.json.new", f"{folder}/result.json")
+        except OSError as error:
+            self._watcher.note(f"result of {result.id}: {errors.describe_oserror(error)}")
+
+
+class _AlreadyCancelled(errors.GuntainerError):
+    """Its matrix had failed before this job was started."""
+
+
+class _Timing:
+    """When a job reached each of its stages."""
+
+    def __init__(self) -> None:
+        self.queued_ns = time.monotonic_ns()
+        self.prepared_ns = 0
+        self.launched_ns = 0
+        self.ended_ns = 0
+        self.started_at = 0.0
+        self.folder = ""
+
+    def result(self, job: Job, outcome: Outcome) -> report.Result:
+        exit_ = outcome.exit
+        if isinstance(exit_.error, _AlreadyCancelled):
+            exit_ = report.cancelled(exit_.error.message)
+        usage = outcome.usage
+        return report.Result(
+            id=job.id,
+            key=job.key or job.id,
+            exit=exit_,
+            rootfs=job.rootfs.name or job.rootfs.location,
+            matrix=job.matrix,
+            started_at=self.started_at,
+            prepare_ns=max(0, (self.prepared_ns or self.queued_ns) - self.queued_ns),
+            queue_ns=max(0, self.launched_ns - self.prepared_ns) if self.launched_ns else 0,
+            wall_ns=max(0, self.ended_ns - self.launched_ns) if self.ended_ns else 0,
+            cpu_user_ns=int(usage.ru_utime * 1e9) if usage else 0,
+            cpu_system_ns=int(usage.ru_stime * 1e9) if usage else 0,
+            max_rss_bytes=usage.ru_maxrss * 1024 if usage else 0,
+            isolation=outcome.isolation if self.launched_ns else "",
+            scratch=outcome.scratch,
+            stdout=f"{self.folder}/stdout" if self.folder else None,
+            stderr=f"{self.folder}/stderr" if self.folder else None,
+            notes=outcome.notes,
+        )
