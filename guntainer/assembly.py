@@ -152,7 +152,11 @@ def next_rung(error: errors.SetupError, isolation: str, *, copy: bool) -> tuple[
     """What to try after a refused step: (isolation, copy, note), or None where there is nothing lower."""
     refused = error.errno in (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP)
     if error.step == "mount" and error.subject == "/proc" and isolation == planner.FULL and refused:
-        return planner.HOST_PROC, copy, "isolation: host-proc (a new /proc is refused here; the host's is shown, read-only)"
+        return (
+            planner.HOST_PROC,
+            copy,
+            "isolation: host-proc (a new /proc is refused here; the host's is shown, read-only)",
+        )
     if error.step == "overlay" and not copy and refused:
         return isolation, True, f"overlayfs is refused here ({os.strerror(error.errno)}): running on a copy"
     return None
@@ -177,8 +181,6 @@ def _is_static(path: str) -> bool:
         return False
     if head[:5] != b"\x7fELF\x02":
         return False
-    start, size, count = (
-        int.from_bytes(head[at : at + width], "little") for at, width in ((32, 8), (54, 2), (56, 2))
-    )
+    start, size, count = (int.from_bytes(head[at : at + width], "little") for at, width in ((32, 8), (54, 2), (56, 2)))
     kinds = [int.from_bytes(head[start + size * n : start + size * n + 4], "little") for n in range(count)]
     return 3 not in kinds

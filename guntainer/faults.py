@@ -41,7 +41,7 @@ class FaultPipe:
                 return
             launch_id, *record = marshal.loads(self._rest[2 : 2 + size])
             self._rest = self._rest[2 + size :]
-            self._records[launch_id] = tuple(record)  # type: ignore[assignment]
+            self._records[launch_id] = tuple(record)
 
     def close(self) -> None:
         os.close(self.read_fd)

@@ -82,6 +82,14 @@ def kind_of(path: str, name: str) -> str:
 _NAMES = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 
 
+def _emulated() -> bool:
+    """Whether the kernel starts an emulator for programs of other machines: binfmt_misc."""
+    try:
+        return any(name.startswith("qemu-") for name in os.listdir("/proc/sys/fs/binfmt_misc"))
+    except OSError:
+        return False
+
+
 def check_architecture(found: str | None, name: str) -> None:
     """Refuse a rootfs of another machine before anything runs.
 
@@ -92,5 +100,5 @@ def check_architecture(found: str | None, name: str) -> None:
     own = {machine, _NAMES.get(machine, machine)}
     if machine == "x86_64":
         own |= {"i386", "i686", "x86"}
-    if found and found not in own and not os.path.isdir("/proc/sys/fs/binfmt_misc"):
+    if found and found not in own and not _emulated():
         raise errors.RootfsError(f"rootfs {name}: this rootfs is {found}, this machine is {machine}")

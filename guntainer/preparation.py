@@ -86,7 +86,9 @@ class Preparation:
 
         async with self._unpackers:
             into = f"{self._run().path}/rootfs-{len(self._entries)}"
-            return str(await asynchronous.unpack_temporary(path, into, sha256=source.sha256, progress=self._report(name)))
+            return str(
+                await asynchronous.unpack_temporary(path, into, sha256=source.sha256, progress=self._report(name))
+            )
 
     async def _fill(self, source: Source) -> Lease:
         from guntainer.store import asynchronous

@@ -30,7 +30,7 @@ def temporary_folder() -> str:
     Raises:
         HostError: none of them is.
     """
-    wanted = [os.environ.get("TMPDIR", ""), "/tmp", "/var/tmp"]  # noqa: S108 - the names that tempfile uses, too
+    wanted = [os.environ.get("TMPDIR", ""), "/tmp", "/var/tmp"]
     for path in wanted:
         if path and os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK):
             return os.path.abspath(path)
@@ -51,7 +51,9 @@ def _base() -> str:
     status = os.lstat(path)
     # The name is known to everybody on the host: what lies there must be ours and nobody else's to write.
     if (status.st_mode & 0o170000) != 0o040000 or status.st_uid != os.geteuid():
-        raise errors.HostError(f"{path} is not a folder of yours", hint="remove it, or set TMPDIR to a folder of your own")
+        raise errors.HostError(
+            f"{path} is not a folder of yours", hint="remove it, or set TMPDIR to a folder of your own"
+        )
     if status.st_mode & 0o077:
         os.chmod(path, 0o700)
     return path

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KILL = 9
+INTERRUPT = 2
 LOOK_AGAIN_S = 0.02
 _PROCESSES_LIMIT = 4096  # of one container that are asked; the kill afterwards reaches all
 
@@ -30,6 +31,9 @@ def stop(pid: int, pidfd: int, signal: int, grace_s: float) -> Iterator[float]:
         return
     if catches(pid, signal):
         send(pidfd, signal)
+        if signal == INTERRUPT:
+            # A terminal sends it to the whole foreground group; a shell waits for its command to die of it.
+            _ask_others(pid, signal)
         yield grace_s
     else:
         hearing = _ask_others(pid, signal)

@@ -133,13 +133,16 @@ class Supervisor:
         if soft == resource.RLIM_INFINITY or want <= soft:
             return self._parallel
         able = max(1, (soft - _FDS_OWN) // _FDS_PER_JOB)
-        self._watcher.note(f"{able} jobs at once instead of {self._parallel}: only {soft} descriptors are allowed (ulimit -n)")
+        self._watcher.note(
+            f"{able} jobs at once instead of {self._parallel}: only {soft} descriptors are allowed (ulimit -n)"
+        )
         return able
 
     async def run(self, jobs: Iterable[Job]) -> report.Report:
         """Run all jobs and return their results in the jobs' order."""
         started_ns = time.monotonic_ns()
-        order = [job.id for job in (jobs := tuple(jobs))]
+        jobs = tuple(jobs)
+        order = [job.id for job in jobs]
         results = {result.id: result async for result in self.stream(jobs)}
         return report.Report(
             results=tuple(results[id_] for id_ in order if id_ in results),

@@ -42,7 +42,7 @@ class Value:
                         found[name] = None
             names = tuple(found)
             cls._names = names  # type: ignore[attr-defined]
-        return names  # type: ignore[no-any-return]
+        return names
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.fields()}
@@ -60,13 +60,11 @@ class Value:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return self.as_dict() == other.as_dict()  # type: ignore[attr-defined]
+        return self.as_dict() == other.as_dict()
 
     def __hash__(self) -> int:
         return hash(tuple(getattr(self, name) for name in self.fields()))
 
     def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{name}={getattr(self, name)!r}" for name in self.fields() if name in self.__dict__
-        )
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.fields() if name in self.__dict__)
         return f"{type(self).__name__}({shown})"

@@ -11,10 +11,45 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("here", database=None, deadline=None)
+settings.load_profile("here")
 
 PROJECT = Path(__file__).resolve().parent.parent
-PROGRAMS = ["sh", "cat", "echo", "ls", "id", "env", "sleep", "head", "mkdir", "touch", "rm", "chmod", "ln", "stat", "true"]
-PROGRAMS += ["false", "hostname", "mount", "kill", "ps", "dd", "readlink", "seq", "uname", "pwd", "wc", "stty", "tty", "setsid"]
+PROGRAMS = [
+    "sh",
+    "cat",
+    "echo",
+    "ls",
+    "id",
+    "env",
+    "sleep",
+    "head",
+    "mkdir",
+    "touch",
+    "rm",
+    "chmod",
+    "ln",
+    "stat",
+    "true",
+]
+PROGRAMS += [
+    "false",
+    "hostname",
+    "mount",
+    "kill",
+    "ps",
+    "dd",
+    "readlink",
+    "seq",
+    "uname",
+    "pwd",
+    "wc",
+    "stty",
+    "tty",
+    "setsid",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,7 +90,10 @@ def distributions() -> Path:
 
 @pytest.fixture(scope="session")
 def alpine(distributions: Path) -> Path:
-    return max(distributions.glob("alpine-minirootfs-*-x86_64.tar.gz"), key=lambda p: [int(x) for x in p.name.split("-")[2].split(".")])
+    return max(
+        distributions.glob("alpine-minirootfs-*-x86_64.tar.gz"),
+        key=lambda p: [int(x) for x in p.name.split("-")[2].split(".")],
+    )
 
 
 @pytest.fixture

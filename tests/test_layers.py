@@ -125,7 +125,19 @@ def loaded(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-HEAVY = {"asyncio", "anyio", "structlog", "libarchive", "msgspec", "yaml", "rich", "subprocess", "json", "socket", "aiofiles"}
+HEAVY = {
+    "asyncio",
+    "anyio",
+    "structlog",
+    "libarchive",
+    "msgspec",
+    "yaml",
+    "rich",
+    "subprocess",
+    "json",
+    "socket",
+    "aiofiles",
+}
 
 
 def test_the_helper_is_light() -> None:
@@ -137,11 +149,17 @@ def test_importing_the_package_is_light() -> None:
 
 
 def test_version_is_light() -> None:
-    assert not loaded("from guntainer.cli import main; main(['--version'])") & (HEAVY | {"ctypes", "argparse", "typing"})
+    assert not loaded("from guntainer.cli import main; main(['--version'])") & (
+        HEAVY | {"ctypes", "argparse", "typing"}
+    )
 
 
 def test_words_open_no_file() -> None:
     for path in modules():
         if LEVEL.get(room(name_of(path)), 99) == 0:
-            names = {n.func.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+            names = {
+                n.func.id
+                for n in ast.walk(ast.parse(path.read_text()))
+                if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+            }
             assert "open" not in names, path

@@ -25,7 +25,11 @@ def rootfs_of(tree: str, name: str) -> str:
             raise errors.RootfsError(
                 f"{name}: a container image, not a rootfs", hint="images are not supported by this version yet"
             )
-        if len(names) == 1 and _is_folder(f"{tree}/{names[0]}") and set(os.listdir(f"{tree}/{names[0]}")) & _ROOT_FOLDERS:
+        if (
+            len(names) == 1
+            and _is_folder(f"{tree}/{names[0]}")
+            and set(os.listdir(f"{tree}/{names[0]}")) & _ROOT_FOLDERS
+        ):
             return names[0]
     return ""
 

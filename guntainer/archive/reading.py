@@ -60,7 +60,9 @@ def load_libarchive() -> Any:
     try:
         from libarchive import ffi
     except (ImportError, AttributeError, OSError, TypeError):
-        raise errors.HostError("libarchive was not found on this host", hint=f"install the package {_PACKAGES}") from None
+        raise errors.HostError(
+            "libarchive was not found on this host", hint=f"install the package {_PACKAGES}"
+        ) from None
     import logging
 
     logging.getLogger("libarchive").disabled = True  # warnings are counted here, not printed there
@@ -74,7 +76,7 @@ class _Gunzip(threading.Thread):
         super().__init__(daemon=True)
         from isal import igzip
 
-        self._file = igzip.IGzipFile(fileobj=os.fdopen(os.dup(fd), "rb", _BLOCK), mode="rb")
+        self._file = igzip.IGzipFile(fileobj=os.fdopen(os.dup(fd), "rb", _BLOCK), mode="rb")  # type: ignore[no-untyped-call]
         self.read_fd, self._write_fd = os.pipe()
         self.failure = ""
         try:
@@ -172,7 +174,9 @@ class Reader:
         """An uncompressed tar that was cut between two entries shows it only by the missing zeros at its end."""
         size = os.fstat(self._fd).st_size
         if any(os.pread(self._fd, 512, max(0, size - 512))):
-            raise errors.ArchiveError(f"{self._name}: truncated after {self._entries} entries (its end mark is missing)")
+            raise errors.ArchiveError(
+                f"{self._name}: truncated after {self._entries} entries (its end mark is missing)"
+            )
 
     def _error(self, error: Exception, archive: Any) -> errors.GuntainerError:
         text = getattr(error, "msg", None) or str(error)

@@ -140,7 +140,9 @@ class Tree:
                 self._clear(folder, last, parts)
                 os.link(goal[-1], last, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
-            raise errors.ArchiveRefused(f"hard link {show(name)} to {show(target)}, which did not come before it") from None
+            raise errors.ArchiveRefused(
+                f"hard link {show(name)} to {show(target)}, which did not come before it"
+            ) from None
         finally:
             os.close(above)
 

@@ -22,7 +22,9 @@ def whole_parser() -> Parser:
 
 
 def parser() -> Parser:
-    p = Parser(prog="guntainer completion", description="Print a completion script: source <(guntainer completion bash)")
+    p = Parser(
+        prog="guntainer completion", description="Print a completion script: source <(guntainer completion bash)"
+    )
     p.add_argument("shell", choices=SHELLS)
     p.add_argument("--debug", action="store_true", help="tracebacks")
     return p

@@ -8,7 +8,7 @@ from guntainer import errors, report
 from guntainer.cli import write
 from guntainer.cli.parsing import Parser, split_at_positional
 from guntainer.jobs import values
-from guntainer.jobs.model import DEFAULT_HOSTNAME, DEFAULT_STOP_TIMEOUT_S, NETWORKS, Job, Mount, Scratch, Source
+from guntainer.jobs.model import DEFAULT_HOSTNAME, DEFAULT_STOP_TIMEOUT_S, NETWORKS, Job, Mount, Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ def job_of(args: argparse.Namespace, location: str, command: list[str]) -> Job:
     if args.network not in NETWORKS:
         known = " or ".join(NETWORKS)
         raise errors.UsageError(f"--network {args.network}: expected {known}", hint="private networks come later")
-    mounts = [_option('-v', values.parse_volume, text, _here()) for text in args.volume]
+    mounts = [_option("-v", values.parse_volume, text, _here()) for text in args.volume]
     mounts += [_mount(text) for text in args.mount]
-    mounts += [_option('--tmpfs', values.parse_tmpfs, text) for text in args.tmpfs]
+    mounts += [_option("--tmpfs", values.parse_tmpfs, text) for text in args.tmpfs]
     sha256 = args.sha256
     if sha256 is not None and (len(sha256) != 64 or set(sha256.lower()) - set("0123456789abcdef")):
         raise errors.UsageError(f"--sha256 {sha256}: expected 64 hex digits")
@@ -119,15 +119,15 @@ def job_of(args: argparse.Namespace, location: str, command: list[str]) -> Job:
         mounts=tuple(mounts),
         workdir=_workdir(args.workdir),
         user=args.user,
-        hostname=_option('-h', values.check_hostname, args.hostname),
+        hostname=_option("-h", values.check_hostname, args.hostname),
         network=args.network,
         init=args.init,
         read_only=args.read_only,
-        scratch=_option('--scratch', values.parse_scratch, args.scratch),
+        scratch=_option("--scratch", values.parse_scratch, args.scratch),
         cache=not args.no_cache,
-        timeout_s=_option('--timeout', values.parse_duration, args.timeout) if args.timeout is not None else None,
-        stop_signal=_option('--stop-signal', values.parse_signal, args.stop_signal),
-        stop_timeout_s=_option('--stop-timeout', values.parse_duration, args.stop_timeout),
+        timeout_s=_option("--timeout", values.parse_duration, args.timeout) if args.timeout is not None else None,
+        stop_signal=_option("--stop-signal", values.parse_signal, args.stop_signal),
+        stop_timeout_s=_option("--stop-timeout", values.parse_duration, args.stop_timeout),
     )
 
 

@@ -311,7 +311,10 @@ OPERATIONS: dict[str, Operation] = {
     "mount": (mount, lambda k, t, f, o: f"mount {k} at {t} ({_flags(f)}) {o}".rstrip()),
     "devices": (devices, lambda: f"bind /dev/{{{','.join(DEVICES)}}}, link fd, stdin, stdout, stderr, ptmx"),
     "folder": (folder, lambda p, m: f"make the folder {p} ({m:04o})"),
-    "host_view": (host_view, lambda s, t, r: f"show the host's {s} at {t}, read-only" + ("" if r else " where allowed")),
+    "host_view": (
+        host_view,
+        lambda s, t, r: f"show the host's {s} at {t}, read-only" + ("" if r else " where allowed"),
+    ),
     "place": (place, lambda s, t, d, a: f"attach #{s} at {t}" + (", read-only" if a & abi.MOUNT_ATTR_RDONLY else "")),
     "place_tmpfs": (place_tmpfs, lambda t, f, o: f"mount tmpfs at {t} ({_flags(f)}) {o}".rstrip()),
     "leave_host": (leave_host, lambda: "unmount the host's root"),

@@ -28,9 +28,13 @@ class Zygote:
         self.pid = pid
         self.sock = sock
         self.faults = faults
+        self._closed = False
 
     def close(self) -> None:
-        """Let it end, and wait for that: it ends as soon as its socket does, or by our signal."""
+        """End it, and wait for that; does nothing the second time."""
+        if self._closed:
+            return
+        self._closed = True
         self.sock.close()
         try:
             os.kill(self.pid, 9)

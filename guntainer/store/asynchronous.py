@@ -96,11 +96,16 @@ async def _work(task: worker.Task, progress: fill.Progress | None) -> dict[str, 
 
 
 async def _readable(fd: int) -> None:
-    """Wait until a descriptor is readable. anyio's own would refuse two loops' worth of tricks; this is one reader."""
+    """Wait until a descriptor is readable."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(fd, lambda: ready.done() or ready.set_result(None))
+    loop.add_reader(fd, _wake, ready)
     try:
         await ready
     finally:
         loop.remove_reader(fd)
+
+
+def _wake(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)

@@ -57,7 +57,9 @@ def test_isolation(tree: Path, guntainer: Run) -> None:
 def test_network(tree: Path, guntainer: Run) -> None:
     shared = guntainer("run", tree, "readlink", "/proc/self/ns/net").stdout.strip()
     assert shared == os.readlink("/proc/self/ns/net")
-    own = guntainer("run", "--network", "none", tree, "sh", "-c", "readlink /proc/self/ns/net; cat /proc/net/dev").stdout
+    own = guntainer(
+        "run", "--network", "none", tree, "sh", "-c", "readlink /proc/self/ns/net; cat /proc/net/dev"
+    ).stdout
     assert shared not in own
     devices = [line.split(":")[0].strip() for line in own.splitlines()[3:]]
     assert "lo" in devices and not [name for name in devices if name.startswith(("eth", "en"))]
@@ -97,7 +99,9 @@ def test_writes_are_private(tree: Path, guntainer: Run, traces: Traces) -> None:
 
 @pytest.mark.parametrize("scratch", ["disk", "memory", "memory:4m"])
 def test_scratch(tree: Path, guntainer: Run, traces: Traces, scratch: str) -> None:
-    done = guntainer("run", "--scratch", scratch, tree, "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=8 2>/dev/null; echo $?")
+    done = guntainer(
+        "run", "--scratch", scratch, tree, "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=8 2>/dev/null; echo $?"
+    )
     assert done.stdout == ("1\n" if scratch == "memory:4m" else "0\n")
     traces.check()
 
@@ -249,7 +253,8 @@ def until_said(process: subprocess.Popen[bytes], what: bytes) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_end_it(tree: Path, guntainer: Run, traces: Traces, number: int, code: int) -> None:
-    process = start(tree, "sh", "-c", "echo up; sleep 100 & sleep 100")
+    # the shell may be between fork and exec when the signal comes, and then goes on: hence the short grace
+    process = start("--stop-timeout", "1", tree, "sh", "-c", "echo up; sleep 100 & sleep 100")
     until_said(process, b"up")
     process.send_signal(number)
     out, err = process.communicate(timeout=10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import textwrap
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from guntainer.errors import JobFileError, UsageError
 from guntainer.jobs.load import JobFile, load
 from guntainer.jobs.model import Job, Mount, Scratch, Source
+from guntainer.jobs.positions import json_places, toml_places
 
 JOB = '[jobs.j]\nrootfs = "./r"\ncommand = ["c"]\n'
 
@@ -575,6 +577,21 @@ def test_toml_tables_in_a_list() -> None:
     )
 
 
+def _paths(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [each for key, item in entries for each in ((*path, key), *_paths(item, (*path, key)))]
+
+
+def test_every_key_and_item_has_a_place() -> None:
+    toml = EXAMPLE + '[jobs.smoke."q.\\u0041".x]\ny = [{a = [[1], []]},\n {"b c".d = """\n""" }, # ]\n]\n'
+    table = tomllib.loads(toml)
+    assert set(_paths(table)) <= set(toml_places(toml))
+    text = json.dumps(table, indent=1)
+    places = json_places(text)
+    assert set(_paths(table)) == set(places)
+    assert all(text.startswith(json.dumps(path[-1]), at) for path, at in places.items() if isinstance(path[-1], str))
+
+
 def test_crlf_moves_no_line() -> None:
     text = JOB.replace("\n", "\r\n") + 'timeout = "x"\r\n'
     assert _problems(text.encode())[0].startswith("f.toml:4:1: jobs.j.timeout")
@@ -602,6 +619,7 @@ def test_an_unknown_format_is_bad_usage() -> None:
 
 def test_no_message_breaks_its_line() -> None:
     evil = 'version = "\\n::error::x"\n"a\\n::error::\\u001b[31m" = 1\n' + JOB + 'hostname = "\\n::error::"\n'
+    evil += '[rootfs.alpine]\nsource = "x"\n[jobs.k]\nrootfs = "alp\\nine"\nrun = "x"\n'
     for problem in _problems(evil):
         assert problem.isprintable()
 

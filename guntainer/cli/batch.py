@@ -1,0 +1,284 @@
+"""`guntainer batch [FILE|-]`: the jobs of a job file, many at a time."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from guntainer import errors
+from guntainer.cli import complain
+from guntainer.cli.parsing import Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from guntainer.jobs.load import JobFile
+    from guntainer.jobs.model import Job
+    from guntainer.launcher.spawn import Zygote
+    from guntainer.report import Report, Result
+
+_FILE_LIMIT = 10 << 20
+_LEVELS = ("debug", "info", "warning", "error")
+_DEFAULT_FILES = ("jobs.toml", "jobs.yaml", "jobs.yml", "jobs.json")
+_EPILOG = """\
+FILE is TOML, YAML or JSON (default: jobs.toml, .yaml, .yml or .json in this folder); - reads standard input.
+
+exit codes: 0 all good; 1 a job failed; 2 bad usage or a bad file; 125 guntainer could not run; 130 Ctrl-C; 143 TERM.
+"""
+
+
+def parser() -> Parser:
+    p = Parser(prog="guntainer batch", description="Run the jobs of a job file.", epilog=_EPILOG)
+    add = p.add_argument
+    add("file", nargs="?", metavar="FILE", help="the job file")
+    add("-j", "--jobs", default="auto", metavar="N|auto", help="containers at once (default: one per core)")
+    add("--only", action="append", default=[], metavar="GLOB", help="only jobs whose name matches; may be repeated")
+    add("--check", action="store_true", help="check the file, run nothing")
+    add("--list", action="store_true", help="list the jobs, run nothing")
+    add("-n", "--dry-run", action="store_true", help="print what each job would run, run nothing")
+    add("--fail-fast", action="store_true", help="the first failure cancels the rest")
+    add("--output", choices=("live", "group", "quiet"), help="live lines (on a terminal), blocks per job, or neither")
+    add("--results", metavar="DIR", help="keep each job's stdout, stderr and result.json there")
+    add("--json", metavar="FILE", help="write one JSON object per job")
+    add("--store", metavar="DIR", help="where unpacked archives are kept")
+    add("--require-isolation", choices=("full",), metavar="full", help="refuse to run with less")
+    add(
+        "--max-cells",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="the most cells a matrix may have (default: %(default)s)",
+    )
+    add("-q", "--quiet", action="store_true", help="no notes of our own")
+    add("-v", "--verbose", action="store_true", help="more of them")
+    add("--log-level", choices=_LEVELS, metavar="|".join(_LEVELS), help="the least that is shown (default: info)")
+    add("--log-format", choices=("console", "json"), default="console", help="how (default: %(default)s)")
+    add("--debug", action="store_true", help="tracebacks")
+    return p
+
+
+def main(words: list[str]) -> int:
+    args = parser().parse(words)
+    zygote: Zygote | None = None
+    looking = args.check or args.list or args.dry_run
+    if not looking:
+        # first of all: it starts while we import
+        from guntainer.launcher.spawn import spawn
+
+        zygote = spawn()
+    try:
+        return _batch(args, zygote, looking=looking)
+    except errors.JobFileError as error:
+        for problem in error.problems:
+            complain(problem)
+        return errors.USAGE
+    finally:
+        if zygote is not None:
+            zygote.close()
+
+
+def _batch(args: argparse.Namespace, zygote: Zygote | None, *, looking: bool) -> int:
+    file = _load(args)
+    jobs = file.jobs
+    if args.only:
+        from guntainer.jobs.names import select
+
+        jobs = select(jobs, args.only)
+    if looking:
+        return _look(args, file, jobs)
+    parallel = _parallel(args.jobs)
+    if file.max_parallel is not None:
+        parallel = min(parallel, file.max_parallel)
+    return _Batch(args, jobs, file, parallel, zygote).run()
+
+
+def _parallel(text: str) -> int:
+    if text == "auto":
+        return len(os.sched_getaffinity(0))
+    if not text.isdecimal() or not 1 <= int(text) <= 100_000:
+        raise errors.UsageError(f"-j {text}: expected a number from 1 to 100000, or auto")
+    return int(text)
+
+
+def _load(args: argparse.Namespace) -> JobFile:
+    from guntainer.jobs.load import load
+
+    path = args.file or next((name for name in _DEFAULT_FILES if os.path.exists(name)), None)
+    if path is None:
+        raise errors.UsageError(
+            "batch: FILE is missing, and there is no jobs.toml here", hint="see guntainer batch --help"
+        )
+    try:
+        if path == "-":
+            text = sys.stdin.buffer.read(_FILE_LIMIT + 1)
+        else:
+            with open(path, "rb") as file:
+                text = file.read(_FILE_LIMIT + 1)
+    except OSError as error:
+        raise errors.JobFileError((f"{path}: {error.strerror}",)) from None
+    base = os.path.abspath("." if path == "-" else os.path.dirname(path) or ".")
+    return load(text, path="<stdin>" if path == "-" else path, base=base, max_cells=args.max_cells)
+
+
+def _look(args: argparse.Namespace, file: JobFile, jobs: tuple[Job, ...]) -> int:
+    for warning in file.warnings:
+        complain(warning)
+    if args.list or args.dry_run:
+        from guntainer.report_text import visible
+
+        for job in jobs:
+            line = visible(job.id)
+            if args.dry_run:
+                line += f": {job.rootfs.location}: " + " ".join(map(repr, job.command or ("/bin/sh",)))
+            print(line)
+    else:
+        print(f"{file.path}: {len(jobs)} job{'' if len(jobs) == 1 else 's'}, no mistakes")
+    return 0
+
+
+class _Batch:
+    """One batch: what is shown, what is written, what it ends with."""
+
+    def __init__(
+        self, args: argparse.Namespace, jobs: tuple[Job, ...], file: JobFile, parallel: int, zygote: Zygote | None
+    ) -> None:
+        self._args = args
+        self._jobs = jobs
+        self._file = file
+        self._parallel = parallel
+        self._zygote = zygote
+        self._results = os.path.abspath(args.results) if args.results else None
+        self._lock = -1
+        level = args.log_level or ("warning" if args.quiet else "debug" if args.verbose else "info")
+        from guntainer import log
+
+        self._log = log.configure(level=level, format=args.log_format)
+
+    def run(self) -> int:
+        import anyio
+
+        for warning in self._file.warnings:
+            self._log.warning(warning)
+        self._open_results()
+        if self._args.json:
+            # before any job starts: a report that can not be written is not found out after an hour
+            _writable(self._args.json)
+        output = self._output()
+        report = anyio.run(self._supervise, output)
+        if self._args.json:
+            anyio.run(self._write_json, report)
+        if self._lock >= 0:
+            os.close(self._lock)
+        return int(report.exit_code)
+
+    def _open_results(self) -> None:
+        """The results folder, locked: two batches must not write into one."""
+        if self._results is None:
+            return
+        import fcntl
+
+        try:
+            os.makedirs(self._results, exist_ok=True)
+            self._lock = os.open(f"{self._results}/.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise errors.UsageError(f"--results: {errors.describe_oserror(error)}") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise errors.UsageError(f"--results {self._results}: another batch is writing there") from None
+
+    def _output(self) -> Any:
+        from guntainer import output
+
+        terminal = os.isatty(1)
+        in_ci = bool(os.environ.get("CI"))
+        mode = self._args.output or ("live" if terminal and not in_ci else "group")
+        colour = (terminal or os.environ.get("GITLAB_CI") == "true") and not os.environ.get("NO_COLOR")
+        screen = output.Screen(1)
+        common: dict[str, Any] = {"colour": colour, "terminal": terminal, "env": os.environ}
+        if mode == "live":
+            return output.Live(screen, width=max((len(job.id) for job in self._jobs), default=0), **common)
+        return (output.Group if mode == "group" else output.Output)(screen, **common)
+
+    async def _supervise(self, output: Any) -> Report:
+        import signal
+
+        import anyio
+
+        from guntainer.supervisor import Supervisor
+
+        supervisor = Supervisor(
+            parallel=self._parallel,
+            store=self._args.store,
+            results=self._results,
+            watcher=_watcher(output, self._log, terminal=os.isatty(2) and not self._args.quiet),
+            fail_fast=self._args.fail_fast or self._file.fail_fast,
+            require_full=self._args.require_isolation == "full",
+            zygote=self._zygote,
+        )
+
+        async def signals() -> None:
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as received:
+                async for number in received:
+                    supervisor.stop(number)
+                    self._log.warning(f"{number.name}: stopping; once more kills")
+
+        async with supervisor, anyio.create_task_group() as group:
+            group.start_soon(signals)
+            report = await supervisor.run(self._jobs)
+            group.cancel_scope.cancel()
+            output.closing(report)
+        from guntainer.report_text import table
+
+        output.say("\n" + table(report, colour=output.colour))
+        return report
+
+    async def _write_json(self, report: Report) -> None:
+        """Atomic, also after Ctrl-C: a reader sees the whole report or none."""
+        import aiofiles
+
+        from guntainer.report_text import json_lines
+
+        path = self._args.json
+        try:
+            async with aiofiles.open(f"{path}.new", "w", encoding="utf-8") as file:
+                await file.write(json_lines(report))
+            os.replace(f"{path}.new", path)
+        except OSError as error:
+            raise errors.GuntainerError(f"--json {errors.describe_oserror(error)}") from None
+
+
+def _writable(path: str) -> None:
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise errors.UsageError(f"--json {path}: can not be written")
+
+
+def _watcher(shown: Any, log: Any, *, terminal: bool) -> Any:
+    from guntainer.supervisor import Watcher
+
+    class Shown(Watcher):
+        """What the supervisor tells, on the screen."""
+
+        live = bool(shown.live)
+
+        async def output(self, job: Job, stream: str, data: bytes) -> None:
+            import anyio
+
+            # a screen that is not read holds the job back, never the event loop
+            await anyio.to_thread.run_sync(shown.output, job.id, stream, data)
+
+        def finished(self, result: Result) -> None:
+            shown.finished(result)
+
+        def progress(self, name: str, done: int, total: int) -> None:
+            if terminal and total:
+                end = "\n" if done >= total else "\r"
+                os.write(2, f"unpacking {os.path.basename(name)}: {done * 100 // total} %\x1b[K{end}".encode())
+
+        def note(self, text: str) -> None:
+            log.warning(text)
+
+    return Shown()

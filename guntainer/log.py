@@ -1,0 +1,40 @@
+"""Our own messages on stderr, by structlog: console lines or JSON lines. Called by the door alone."""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def configure(*, level: str, format: str) -> Any:  # noqa: A002
+    """A logger whose messages of at least `level` go to stderr.
+
+    Args:
+        level: debug, info, warning or error.
+        format: "console" or "json".
+    """
+    import structlog
+
+    shaping: list[Any] = [structlog.processors.add_log_level]
+    if format == "json":
+        shaping += [structlog.processors.TimeStamper(fmt="iso", utc=True), structlog.processors.JSONRenderer()]
+    else:
+        shaping.append(_line)
+    return structlog.wrap_logger(
+        structlog.WriteLogger(sys.stderr),
+        processors=shaping,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+    )
+
+
+def _line(_logger: Any, _method: str, event: Any) -> str:
+    """`guntainer: warning: text key=value`: one line, without what info does not need."""
+    level = event.pop("level")
+    text = event.pop("event")
+    rest = "".join(f" {key}={value}" for key, value in event.items())
+    return f"guntainer: {'' if level in ('info', 'debug') else level + ': '}{text}{rest}"

@@ -1,0 +1,102 @@
+"""A report as text: the closing table, JSON objects. Pure: opens no file, prints nothing."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from guntainer import report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_COLOURS = {"ok": "32", "failed": "31", "error": "31", "timeout": "31", "oom": "31", "cancelled": "33", "skipped": "33"}
+JSON_VERSION = 1
+
+
+def visible(text: str) -> str:
+    """`text` with everything that would move a cursor or change a terminal shown instead of sent."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def width_of(text: str) -> int:
+    """Columns on a terminal: East Asian wide characters take two, combining ones none."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(bool(unicodedata.combining(c)) for c in text)
+
+
+def duration(ns: int) -> str:
+    """A duration for people: 0.4 ms, 12 ms, 3.21 s, 2 min 5 s."""
+    ms = ns / 1e6
+    if ms < 10:
+        return f"{ms:.1f} ms"
+    if ms < 1000:
+        return f"{ms:.0f} ms"
+    if ms < 60_000:
+        return f"{ms / 1000:.2f} s"
+    minutes, seconds = divmod(round(ms / 1000), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def table(a_report: report.Report, *, colour: bool) -> str:
+    """The closing table and its summary line."""
+    rows = [("JOB", "OUTCOME", "CODE", "TIME", "")]
+    for result in a_report.results:
+        code = str(result.exit.code) if result.exit.reason in (report.EXIT, report.SIGNAL, report.TIMEOUT) else "-"
+        said = "" if result.exit.reason == report.EXIT else visible(result.exit.describe())
+        rows.append((visible(result.id), result.outcome, code, duration(result.wall_ns), said))
+    widths = [max(width_of(row[column]) for row in rows) for column in range(4)]
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [cell + " " * (width - width_of(cell)) for cell, width in zip(row[:2], widths[:2], strict=True)]
+        cells += [" " * (width - width_of(cell)) + cell for cell, width in zip(row[2:4], widths[2:], strict=True)]
+        if colour and number:
+            cells[1] = f"\x1b[{_COLOURS.get(row[1], '0')}m{cells[1]}\x1b[0m"
+        lines.append("  ".join([*cells, row[4]]).rstrip())
+    return "\n".join([*lines, summary(a_report)]) + "\n"
+
+
+def summary(a_report: report.Report) -> str:
+    """`9 jobs: 7 ok, 1 failed, 1 timeout in 3.2 s`"""
+    counts: dict[str, int] = {}
+    for result in a_report.results:
+        counts[result.outcome] = counts.get(result.outcome, 0) + 1
+    parts = ", ".join(f"{counts[name]} {name}" for name in _COLOURS if name in counts)
+    total = len(a_report.results)
+    return f"{total} job{'' if total == 1 else 's'}: {parts or 'nothing to do'} in {duration(a_report.wall_ns)}"
+
+
+def json_object(result: report.Result) -> dict[str, Any]:
+    """One result as it stands in result.json and in `--json`; keys are only ever added."""
+    exit_ = result.exit
+    return {
+        "version": JSON_VERSION,
+        "id": result.id,
+        "job": result.key,
+        "matrix": dict(result.matrix),
+        "rootfs": result.rootfs,
+        "outcome": result.outcome,
+        "reason": exit_.reason,
+        "code": exit_.code,
+        "signal": exit_.signal,
+        "core_dumped": exit_.core_dumped,
+        "message": exit_.message,
+        "started_at": result.started_at,
+        "prepare_ns": result.prepare_ns,
+        "queue_ns": result.queue_ns,
+        "wall_ns": result.wall_ns,
+        "cpu_user_ns": result.cpu_user_ns,
+        "cpu_system_ns": result.cpu_system_ns,
+        "max_rss_bytes": result.max_rss_bytes,
+        "isolation": result.isolation,
+        "scratch": result.scratch,
+        "notes": list(result.notes),
+    }
+
+
+def json_lines(a_report: report.Report) -> str:
+    """One object per line, in the jobs' order."""
+    import json
+
+    return "".join(json.dumps(json_object(result)) + "\n" for result in a_report.results)
