@@ -100,7 +100,7 @@ class Result(Value):
     scratch: str = ""
     """Where the writable layer lay: "overlay on disk", "overlay on memory", "copy"."""
     stdout: str | None = None
-    """Absolute path of the whole log, while it exists."""
+    """Absolute path of the whole log, while it exists; of both streams, in order, where stderr is None."""
     stderr: str | None = None
     notes: tuple[str, ...] = ()
     """What went otherwise than asked for, one sentence each."""

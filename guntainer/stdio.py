@@ -30,7 +30,7 @@ class Stdio:
 
     Args:
         stdin: a host path to read from; None: /dev/null.
-        stdout, stderr: paths of the logs, made or emptied.
+        stdout, stderr: paths of the logs, made or emptied; they may be the same.
         sink: called with ("stdout" | "stderr", bytes) for each chunk; None: nobody watches.
     """
 
@@ -53,7 +53,8 @@ class Stdio:
         self.fds.append(os.open(stdin, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY))
         for name, path in (("stdout", stdout), ("stderr", stderr)):
             # O_APPEND: a container that opens /dev/stdout again must not write over its own log
-            log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            fresh = 0 if name == "stderr" and path == stdout else os.O_TRUNC
+            log = os.open(path, os.O_WRONLY | os.O_CREAT | fresh | os.O_APPEND | os.O_CLOEXEC, 0o644)
             if self._sink is None:
                 self.fds.append(log)
                 continue

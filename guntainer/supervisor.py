@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from typing import Self
 
+    from anyio.streams.memory import MemoryObjectSendStream
+
     from guntainer.jobs.model import Job
     from guntainer.launcher.spawn import Zygote
 
@@ -64,7 +66,8 @@ class Supervisor:
     Args:
         parallel: containers at once; None: one per core.
         store: the store's folder; None: GUNTAINER_STORE or the cache folder.
-        results: a folder for logs, kept; None: logs live as long as the supervisor.
+        results: a folder for logs, kept; None: the log of a job that failed lives as long as the supervisor, that of a
+            good one until the watcher has been told that it finished.
         watcher: is told what happens.
         fail_fast: the first failure cancels everything else.
         require_full: refuse lower rungs of the isolation ladder.
@@ -99,6 +102,8 @@ class Supervisor:
         self._stopped_by: int | None = None
         self._rung: tuple[str, bool] = (planner.FULL, False)
         self._told: set[str] = set()
+        self._free_logs: list[str] = []
+        self._made_logs = 0
 
     def __repr__(self) -> str:
         return f"Supervisor(parallel={self._parallel}, alive={len(self._live)}, {self._launcher.statistics()})"
@@ -107,9 +112,13 @@ class Supervisor:
         remove_stale()
         self._slots = anyio.CapacityLimiter(self._affordable())
         await self._launcher.__aenter__()
+        self._tasks = await anyio.create_task_group().__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        # Whoever left early wants no more: jobs that still run are stopped as by a signal.
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(None, None, None)
         await self._launcher.__aexit__()
         self._preparation.release()
         if self._folder is not None:
@@ -157,17 +166,16 @@ class Supervisor:
         limiters: dict[str, anyio.CapacityLimiter] = {
             job.key or job.id: anyio.CapacityLimiter(job.max_parallel) for job in jobs if job.max_parallel
         }
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._group, jobs, limiters, send)
-            async with receive:
-                async for result in receive:
-                    yield result
+        self._tasks.start_soon(self._group, jobs, limiters, send)
+        async with receive:
+            async for result in receive:
+                yield result
 
     async def _group(
         self,
         jobs: tuple[Job, ...],
         limiters: dict[str, anyio.CapacityLimiter],
-        send: anyio.abc.ObjectSendStream[report.Result],
+        send: MemoryObjectSendStream[report.Result],
     ) -> None:
         async with send:
             with anyio.CancelScope() as self._all:
@@ -186,7 +194,7 @@ class Supervisor:
                 container.kill()
 
     async def _job(
-        self, job: Job, limiter: anyio.CapacityLimiter | None, send: anyio.abc.ObjectSendStream[report.Result]
+        self, job: Job, limiter: anyio.CapacityLimiter | None, send: MemoryObjectSendStream[report.Result]
     ) -> None:
         group = job.key or job.id
         timing = _Timing()
@@ -241,9 +249,9 @@ class Supervisor:
     async def _run(self, job: Job, tree: str, timing: _Timing) -> Outcome:
         timing.started_at = time.time()
         timing.launched_ns = time.monotonic_ns()
-        timing.folder = self._job_folder(job)
+        timing.stdout, timing.stderr = self._logs(job)
         self._watcher.started(job)
-        container = Container(job, tree, self._ground, self._launcher, lambda: self._stdio(job, timing.folder))
+        container = Container(job, tree, self._ground, self._launcher, lambda: self._stdio(job, timing))
         self._live[job.id] = container
         try:
             isolation, copy = self._rung
@@ -254,18 +262,25 @@ class Supervisor:
         self._note_rung(outcome)
         return outcome
 
-    def _job_folder(self, job: Job) -> str:
-        path = f"{self._results or self._run_folder().path + '/logs'}/{folder_name(job.id)}"
-        os.makedirs(path, exist_ok=True)
-        return path
+    def _logs(self, job: Job) -> tuple[str, str]:
+        """Paths of a job's stdout and stderr. Where nobody keeps them it is one file, in the order of the writes."""
+        if self._results is not None:
+            folder = f"{self._results}/{folder_name(job.id)}"
+            os.makedirs(folder, exist_ok=True)
+            return f"{folder}/stdout", f"{folder}/stderr"
+        if not self._free_logs:
+            self._made_logs += 1
+            self._free_logs.append(f"{self._run_folder().path}/log-{self._made_logs}")
+        path = self._free_logs.pop()
+        return path, path
 
-    def _stdio(self, job: Job, folder: str) -> Stdio:
+    def _stdio(self, job: Job, timing: _Timing) -> Stdio:
         watcher = self._watcher
 
         async def sink(stream: str, data: bytes) -> None:
             await watcher.output(job, stream, data)
 
-        return Stdio(job.stdin, f"{folder}/stdout", f"{folder}/stderr", sink if watcher.live else None)
+        return Stdio(job.stdin, timing.stdout, timing.stderr, sink if watcher.live else None)
 
     def _note_rung(self, outcome: Outcome) -> None:
         """What one job found the host to refuse holds for all: said once, not tried again."""
@@ -279,13 +294,20 @@ class Supervisor:
             raise errors.HostError(f"full isolation was demanded, but only {outcome.isolation} is possible here")
 
     async def _finished(
-        self, job: Job, outcome: Outcome, timing: _Timing, send: anyio.abc.ObjectSendStream[report.Result]
+        self, job: Job, outcome: Outcome, timing: _Timing, send: MemoryObjectSendStream[report.Result]
     ) -> None:
         result = timing.result(job, outcome)
         if self._results is not None:
             await self._write(result)
         self._watcher.finished(result)
-        await send.send(result)
+        if self._results is None and result.ok and timing.stdout:
+            # a good job's log has been shown: the next job writes over it, which spares the disk a file per job
+            self._free_logs.append(timing.stdout)
+            result = result.replace(stdout=None, stderr=None)
+        try:
+            send.send_nowait(result)
+        except anyio.BrokenResourceError:
+            pass  # nobody listens any more
 
     async def _write(self, result: report.Result) -> None:
         """result.json, whole or not at all."""
@@ -318,7 +340,8 @@ class _Timing:
         self.launched_ns = 0
         self.ended_ns = 0
         self.started_at = 0.0
-        self.folder = ""
+        self.stdout = ""
+        self.stderr = ""
 
     def result(self, job: Job, outcome: Outcome) -> report.Result:
         exit_ = outcome.exit
@@ -340,7 +363,7 @@ class _Timing:
             max_rss_bytes=usage.ru_maxrss * 1024 if usage else 0,
             isolation=outcome.isolation if self.launched_ns else "",
             scratch=outcome.scratch,
-            stdout=f"{self.folder}/stdout" if self.folder else None,
-            stderr=f"{self.folder}/stderr" if self.folder else None,
+            stdout=self.stdout or None,
+            stderr=self.stderr if self.stderr != self.stdout else None,
             notes=outcome.notes,
         )

@@ -245,7 +245,7 @@ class Reader:
                 raise errors.ArchiveRefused(f"symbolic link {show(name)} has no target")
             self._tree.symlink(name, target, mtime_ns)
         elif kind == _IFIFO:
-            self._tree.fifo(name, mode)
+            self._tree.fifo(name, mode, mtime_ns)
         elif kind == _IFSOCK:
             self._sockets += 1
         else:

@@ -163,13 +163,15 @@ class Tree:
         folder, last, _ = self._place(name)
         return os.open(last, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
 
-    def fifo(self, name: bytes, mode: int) -> None:
+    def fifo(self, name: bytes, mode: int, mtime_ns: int | None) -> None:
         folder, last, parts = self._place(name)
         try:
             os.mkfifo(last, mode, dir_fd=folder)
         except FileExistsError:
             self._clear(folder, last, parts)
             os.mkfifo(last, mode, dir_fd=folder)
+        if mtime_ns is not None:
+            os.utime(last, ns=(mtime_ns, mtime_ns), dir_fd=folder, follow_symlinks=False)
 
     def finish(self) -> None:
         """Modes and times of the folders, the deepest first: an upper one may close the way."""

@@ -1,0 +1,164 @@
+"""The store under several hands at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anyio
+import pytest
+from conftest import Traces
+
+from guntainer import errors
+from guntainer.archive import worker
+from guntainer.store import asynchronous, fill
+from guntainer.store.lookup import open_store
+from guntainer.store.prune import entries, prune
+
+
+def slow_worker(seconds: float) -> str:
+    """Code for a process whose unpacker takes its time."""
+    return (
+        "import time, sys; from guntainer.archive import worker; run = worker._unpack\n"
+        f"def slow(task, write):\n    facts = run(task, write); time.sleep({seconds}); return facts\n"
+        "worker._unpack = slow\n"
+        "from guntainer.store import fill; from guntainer.store.lookup import open_store\n"
+        "lease = fill.lease(open_store(), sys.argv[1]); print(lease.tree)\n"
+    )
+
+
+def fills(store: Path) -> list[str]:
+    return sorted(os.listdir(store / "rootfs"))
+
+
+@pytest.mark.root
+def test_found_again_without_reading(home: Path, small_archive: Path) -> None:
+    store = open_store()
+    assert store.find(str(small_archive)) is None
+    first = fill.lease(store, str(small_archive))
+    second = store.find(str(small_archive))
+    assert second is not None and second.tree == first.tree and second.digest == first.digest
+    copy = home / "copy"
+    copy.write_bytes(small_archive.read_bytes())
+    third = fill.lease(store, str(copy))
+    assert third.tree == first.tree and len(fills(home / "store")) == 1
+    for lease in (first, second, third):
+        lease.release()
+
+
+def test_a_changed_archive_is_unpacked_again(home: Path, small_archive: Path) -> None:
+    store = open_store()
+    path = home / "a.tar.gz"
+    path.write_bytes(small_archive.read_bytes())
+    one = fill.lease(store, str(path))
+    import gzip
+
+    path.write_bytes(gzip.compress(gzip.decompress(small_archive.read_bytes()) + bytes(512)))
+    assert store.find(str(path)) is None
+    two = fill.lease(store, str(path))
+    assert one.digest != two.digest
+    one.release(), two.release()
+
+
+def test_a_digest_that_does_not_match(home: Path, small_archive: Path) -> None:
+    store = open_store()
+    with pytest.raises(errors.RootfsError, match="0" * 64):
+        fill.lease(store, str(small_archive), sha256="0" * 64)
+    assert fills(home / "store") == [] and os.listdir(home / "store" / "incoming") == []
+    fill.lease(store, str(small_archive)).release()
+    with pytest.raises(errors.RootfsError, match="0" * 64):
+        store.find(str(small_archive), "0" * 64)
+
+
+def test_many_processes_unpack_once(home: Path, small_archive: Path) -> None:
+    log = home / "log"
+    code = slow_worker(0.5).replace("facts = run", f"open({str(log)!r}, 'a').write('x'); facts = run")
+    line = [sys.executable, "-c", code, str(small_archive)]
+    processes = [subprocess.Popen(line, stdout=subprocess.PIPE) for _ in range(8)]
+    trees = {process.communicate(timeout=60)[0] for process in processes}
+    assert len(trees) == 1 and all(process.returncode == 0 for process in processes)
+    assert log.read_text() == "x"
+    assert os.listdir(home / "store" / "incoming") == []
+
+
+@pytest.mark.parametrize("whom", ["worker", "holder"])
+def test_taken_over_when_the_first_one_dies(home: Path, small_archive: Path, whom: str, traces: Traces) -> None:
+    first = subprocess.Popen([sys.executable, "-c", slow_worker(30), str(small_archive)], stderr=subprocess.PIPE)
+    incoming = home / "store" / "incoming"
+    while not (incoming.is_dir() and any((p / "tree").exists() for p in incoming.iterdir())):
+        time.sleep(0.01)
+    second = subprocess.Popen([sys.executable, "-c", slow_worker(0), str(small_archive)], stdout=subprocess.PIPE)
+    time.sleep(0.2)
+    assert second.poll() is None
+    children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+    os.kill(int(children[0]) if whom == "worker" else first.pid, signal.SIGKILL)
+    _, err = first.communicate(timeout=30)
+    if whom == "worker":
+        assert b"its unpacker ended by signal 9" in err
+    assert second.communicate(timeout=30)[0] and second.returncode == 0
+    assert len(fills(home / "store")) == 1
+    traces.check()
+
+
+def test_a_damaged_entry_is_rebuilt(home: Path, small_archive: Path) -> None:
+    store = open_store()
+    lease = fill.lease(store, str(small_archive))
+    lease.release()
+    (Path(lease.tree).parent / "meta").write_bytes(b"")
+    assert store.find(str(small_archive)) is None
+    again = fill.lease(store, str(small_archive))
+    assert again.tree == lease.tree
+    again.release()
+
+
+def test_prune_spares_what_is_leased(home: Path, small_archive: Path) -> None:
+    store = open_store()
+    lease = fill.lease(store, str(small_archive))
+    assert prune(store, everything=True) == []
+    assert entries(store)[0].in_use
+    lease.release()
+    assert prune(store, older_than_s=3600) == []
+    assert [entry.digest for entry in prune(store, everything=True)] == [lease.digest]
+    assert entries(store) == [] and os.listdir(home / "store" / "index") == []
+    assert store.find(str(small_archive)) is None
+
+
+def test_prune_removes_what_dead_unpackers_left(home: Path, small_archive: Path) -> None:
+    store = open_store()
+    filling = fill.Filling(store, str(small_archive), None)
+    filling.lock(wait=True)
+    assert isinstance(filling.begin(), worker.Task)
+    prune(store)
+    assert os.listdir(home / "store" / "incoming")  # alive
+    os.close(filling._lock)
+    prune(store)
+    assert os.listdir(home / "store" / "incoming") == []
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1])
+def test_cancelled_while_unpacking(home: Path, small_archive: Path, delay: float, traces: Traces) -> None:
+    store = open_store()
+
+    async def main() -> None:
+        with anyio.move_on_after(delay):
+            (await asynchronous.lease(store, str(small_archive))).release()
+
+    anyio.run(main)
+    assert os.listdir(home / "store" / "incoming") == []
+    traces.check()
+
+
+def test_a_newer_layout_is_refused(home: Path) -> None:
+    (home / "store" / "VERSION").write_text("99\n")
+    with pytest.raises(errors.StoreError, match="newer"):
+        open_store()
+
+
+def test_an_unwritable_store_is_named(home: Path) -> None:
+    (home / "file").write_text("")
+    with pytest.raises(errors.StoreError, match="Not a directory"):
+        open_store(str(home / "file" / "store"))
