@@ -30,8 +30,8 @@ lint:
 	$(VENV)/bin/mypy
 
 bench:
-	@./setup.sh $(VENV) dev
-	$(PY) -m bench
+	@./setup.sh $(VENV)-bench bench
+	$(VENV)-bench/bin/python -m bench $(CASES)
 
 clean:
 	rm -rf $(VENV) build
