@@ -125,7 +125,7 @@ class Container:
                 self._launcher.forget(child)
                 await stdio.drain()
         status, usage = self._ended.result()
-        exit_ = faults.exit_of(status, child.zygote.faults, child.launch_id)
+        exit_ = faults.exit_of(status, child.zygote.faults, child.launch_id, child.operations)
         if timed_out and exit_.reason != report.SETUP:
             exit_ = report.timed_out(self._job.timeout_s or 0)
         return exit_, usage

@@ -3,69 +3,102 @@
 from __future__ import annotations
 
 import errno
-import marshal
 import os
 
 from guntainer import errors, report
+from guntainer.init import ops
+from guntainer.kernel.program import ATTEMPTS, RECORD_BYTES, TEXT_BYTES
 
-_FAULT_CODES = (errors.OWN_FAILURE, errors.NOT_EXECUTABLE, errors.NOT_FOUND)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_FAULT_CODES = (errors.OWN_FAILURE,)
 
 
 class FaultPipe:
-    """The pipe in which children say why they could not exec; records are (launch id, step, subject, errno, detail)."""
+    """The pipe in which children say why they could not exec: records of `kernel.program`."""
 
     def __init__(self) -> None:
         self.read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self.read_fd, False)
-        self._records: dict[int, tuple[str, str, int, str]] = {}
+        self._records: dict[int, bytes] = {}
         self._rest = b""
 
-    def take(self, launch_id: int) -> errors.SetupError | None:
-        """The error that ended this launch, if one did. A child writes it before it ends."""
+    def take(self, launch_id: int, operations: tuple[Any, ...]) -> errors.SetupError | None:
+        """The error that ended this launch, if one did: a child writes it before it ends.
+
+        Args:
+            operations: (the plan's operations, its argv), which the record's step counts.
+        """
         self._drain()
         record = self._records.pop(launch_id, None)
-        return None if record is None else setup_error(*record)
+        return None if record is None else _read(record, *operations)
 
     def _drain(self) -> None:
         while True:
             try:
-                data = os.read(self.read_fd, 1 << 16)
+                data = os.read(self.read_fd, RECORD_BYTES * 64)
             except BlockingIOError:
                 break
             if not data:
                 break
             self._rest += data
-        while len(self._rest) >= 2:
-            size = int.from_bytes(self._rest[:2], "big")
-            if len(self._rest) < 2 + size:
-                return
-            launch_id, *record = marshal.loads(self._rest[2 : 2 + size])
-            self._rest = self._rest[2 + size :]
-            self._records[launch_id] = tuple(record)
+        while len(self._rest) >= RECORD_BYTES:
+            record, self._rest = self._rest[:RECORD_BYTES], self._rest[RECORD_BYTES:]
+            self._records[_word(record, 0)] = record
 
     def close(self) -> None:
         os.close(self.read_fd)
         os.close(self.write_fd)
 
 
-def setup_error(step: str, subject: str, number: int, detail: str) -> errors.SetupError:
-    """The typed error of a fault record, with what the user can do about it."""
+def _word(record: bytes, number: int) -> int:
+    return int.from_bytes(record[number * 8 : number * 8 + 8], "little", signed=True)
+
+
+def _read(record: bytes, operations: tuple[Any, ...], argv: tuple[str, ...]) -> errors.SetupError:
+    step = _word(record, 1)
+    if step < len(operations):
+        return setup_error(operations[step][0], ops.subject(operations[step]), -_word(record, 2))
+    attempts = [-_word(record, 4 + number) for number in range(ATTEMPTS)]
+    return exec_error(
+        argv[0], [number for number in attempts if number > 0] or [-_word(record, 2)], record[-TEXT_BYTES:]
+    )
+
+
+def setup_error(step: str, subject: str, number: int) -> errors.SetupError:
+    """The typed error of an operation that failed, with what the user can do about it."""
+    hint = _HINTS.get((step, number), "")
     if number == errno.EOVERFLOW:
         hint = "the rootfs has files of other users, which a single id can not change; unpack it as yourself"
-        return errors.SetupError(step, subject, number, hint=hint)
-    if step != "exec":
-        return errors.SetupError(step, subject, number, hint=_HINTS.get((step, number), ""))
-    if detail:
-        return errors.CommandNotFound(f"{subject}: the interpreter {detail} that it needs is not in the rootfs")
-    if number in (errno.ENOENT, errno.ENOTDIR):
-        return errors.CommandNotFound(f"{subject}: command not found in the rootfs")
+    return errors.SetupError(step, subject, number, hint=hint)
+
+
+def exec_error(name: str, attempts: list[int], head: bytes) -> errors.SetupError:
+    """Why no attempt to exec worked: 126 found but not executable, 127 not found, as sh(1).
+
+    Args:
+        attempts: the errno of each place that was tried.
+        head: the first bytes of a file that was there although the kernel could not find it: its interpreter is missing.
+    """
+    missing = (errno.ENOENT, errno.ENOTDIR)
+    number = next((one for one in attempts if one not in missing), errno.ENOENT)
+    if number in missing:
+        if head[:2] == b"#!":
+            words = head[2:].split(b"\n")[0].strip(b"\0").split()
+            interpreter = os.fsdecode(words[0]) if words else ""
+            return errors.CommandNotFound(f"{name}: the interpreter {interpreter} that it names is not in the rootfs")
+        if head[:4] == b"\x7fELF":
+            return errors.CommandNotFound(f"{name}: the program loader (ld.so) that it names is not in the rootfs")
+        return errors.CommandNotFound(f"{name}: command not found in the rootfs")
     if number == errno.ENOEXEC:
-        return errors.CommandNotExecutable(
-            f"{subject}: can not be executed: not a program for this machine, and no #! line", errno=number
-        )
-    if number == errno.E2BIG:
-        return errors.SetupError("exec", subject, number, hint="shorten the command or its environment")
-    return errors.CommandNotExecutable(f"{subject}: found, but {os.strerror(number)}", errno=number)
+        why = "can not be executed: not a program for this machine, and no #! line"
+        return errors.CommandNotExecutable(f"{name}: {why}", errno=number)
+    if number in (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG):
+        return errors.CommandNotExecutable(f"{name}: found, but {os.strerror(number)}", errno=number)
+    hint = "shorten the command or its environment" if number == errno.E2BIG else ""
+    return errors.SetupError("exec", name, number, hint=hint)
 
 
 _HINTS = {
@@ -93,13 +126,13 @@ def clone_error(number: int) -> errors.HostError:
     return errors.HostError(f"clone3: {os.strerror(number)}")
 
 
-def exit_of(status: int, faults: FaultPipe, launch_id: int) -> report.Exit:
-    """The Exit for a wait status of a container's init: wait(2)."""
+def exit_of(status: int, faults: FaultPipe, launch_id: int, operations: tuple[Any, ...]) -> report.Exit:
+    """The Exit for a wait status of a container's init: wait(2); `operations` as for FaultPipe.take."""
     if os.WIFSIGNALED(status):
         return report.signalled(os.WTERMSIG(status), core_dumped=os.WCOREDUMP(status))
     code = os.WEXITSTATUS(status)
     if code in _FAULT_CODES:
-        error = faults.take(launch_id)
+        error = faults.take(launch_id, operations)
         if error is not None:
             return report.setup_failed(error)
     return report.exited(code)

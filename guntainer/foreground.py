@@ -8,6 +8,7 @@ where there is one.
 from __future__ import annotations
 
 import _signal
+import marshal
 import os
 import select
 
@@ -36,6 +37,9 @@ class Foreground:
         self._terminal = terminal
         self._note = note
         self._faults = faults.FaultPipe()
+        self._life = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._launches = child.Launches(self._faults.write_fd, self._life, parent=False)
+        self._operations: tuple[Any, ...] = ()
         self._pid = 0
         self._pidfd = -1
         self._steps: Iterator[float] | None = None
@@ -50,6 +54,8 @@ class Foreground:
         with _Signals() as signals:
             result = self._attempt(signals, planner.FULL, copy=False)
         self._faults.close()
+        for fd in self._life:
+            os.close(fd)
         return result
 
     def _attempt(self, signals: _Signals, isolation: str, *, copy: bool) -> report.Exit:
@@ -114,13 +120,11 @@ class Foreground:
         return self._exit(status)
 
     def _launch(self, plan: planner.Plan, fds: list[int]) -> None:
-        life = os.pidfd_open(os.getpid())
+        self._operations = plan[1:3]
         try:
-            self._pid, self._pidfd = child.launch(plan, fds, self._faults.write_fd, life, 1, parent=False)
+            self._pid, self._pidfd = self._launches.launch(marshal.dumps(plan), fds, 1)
         except OSError as error:
             raise faults.clone_error(error.errno or 0) from None
-        finally:
-            os.close(life)
         if self._job.timeout_s is not None:
             self._deadline = _now() + self._job.timeout_s
 
@@ -195,7 +199,7 @@ class Foreground:
         self._step_at = _now() + wait_s if wait_s is not None else None
 
     def _exit(self, status: int) -> report.Exit:
-        result = faults.exit_of(status, self._faults, 1)
+        result = faults.exit_of(status, self._faults, 1, self._operations)
         if result.reason == report.SETUP:
             raise result.error or errors.GuntainerError(result.message)
         if self._timed_out:

@@ -39,7 +39,7 @@ class Root(Value):
 
 
 class Stdio(Value):
-    """Indexes into the descriptors that go with the plan; -1: inherited."""
+    """Indexes into the descriptors that go with the plan, from 0; -1: inherited."""
 
     stdin: int = -1
     stdout: int = -1
@@ -77,7 +77,7 @@ def plan(
         ("new_session",),
     ]
     if stdio.terminal < 0:
-        operations.append(("stdio", stdio.stdin, stdio.stdout, stdio.stderr))
+        operations.append(("stdio", *(_index(place) for place in (stdio.stdin, stdio.stdout, stdio.stderr))))
     operations.append(("private_mounts",))
     operations += _root(root)
     inside = _mounts(spec["mounts"], folders, operations, isolation)
@@ -85,7 +85,7 @@ def plan(
     operations += inside
     operations.append(("leave_host",))
     if stdio.terminal >= 0:
-        operations.append(("terminal", stdio.terminal, stdio.rows, stdio.columns))
+        operations.append(("terminal", _index(stdio.terminal), stdio.rows, stdio.columns))
     if spec["root"]["readonly"]:
         operations.append(("read_only_root",))
     operations.append(("hostname", spec["hostname"]))
@@ -98,7 +98,14 @@ def plan(
     if process["noNewPrivileges"]:
         operations.append(("no_new_privileges",))
     environment = dict(pair.split("=", 1) for pair in process["env"])
+    if init.isdecimal():
+        init = str(_index(int(init)))
     return (flags, tuple(operations), tuple(process["args"]), environment, init)
+
+
+def _index(place: int) -> int:
+    """A place among the launch's own descriptors as the child counts them."""
+    return place + ops.FIRST if place >= 0 else -1
 
 
 def _map_text(mappings: list[Any]) -> str:

@@ -1,154 +1,155 @@
-"""A child's life between clone3 and execve: operations in order, then exec; a failure goes up the fault pipe.
+"""A child's life between clone3 and execve: a plan's operations and its exec, compiled into one program of system calls.
 
-Runs in a copy of a process with one thread. It takes no locks, logs nothing, imports nothing, and never returns: it
-becomes the command, or it ends with 125, 126 or 127 after one record in the fault pipe. That pipe is shared by all
-children of a supervisor and close-on-exec, so a container never holds it; a record is at most PIPE_BUF bytes, so two
-never mix (pipe(7)).
+Nothing of Python runs in the child, except where a plan asks for our own reaper or the processor has no machine code here.
+A failure goes up the fault pipe as one record (see `kernel.program`): the step's number in the plan, and the kernel's
+answer. That pipe is shared by all children of a supervisor and close-on-exec, so a container never holds it; a record is
+smaller than PIPE_BUF, so two never mix (pipe(7)).
 """
 
 from __future__ import annotations
 
 import _signal
-import errno
 import marshal
 import os
 
 from guntainer.init import ops, reaper
 from guntainer.kernel import abi, syscalls
+from guntainer.kernel.program import ATTEMPTS, TEXT_BYTES, Pointer, Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any
 
-_SUBJECT_LIMIT = 1500  # PIPE_BUF is 4096; a record has two texts
-_FOREVER_IGNORED = (_signal.SIGKILL, _signal.SIGSTOP)
+_SIG_SETMASK = 2
+_FIRST_RESULT = 4  # header word of the first attempt to exec
+_TEXT = (_FIRST_RESULT + ATTEMPTS) * 8  # header byte of the text
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CACHE_LIMIT = 64
+_MOST_FREE = 256
 
 
-def launch(
-    plan: tuple[Any, ...], fds: list[int], fault_fd: int, life_fd: int, launch_id: int, *, parent: bool
-) -> tuple[int, int]:
-    """Clone and, in the child, live the plan.
+def compile_plan(plan: tuple[Any, ...], ignored: tuple[int, ...], *, step: int = 0) -> Program:
+    """The program of a plan: (clone flags, operations, argv, environment, init), see `planner`.
 
     Args:
-        plan: (clone flags, operations, argv, environment, init), see `planner`.
-        fds: what the operations' indexes stand for.
+        ignored: signals that the cloning process ignores; the command starts with everything at its default.
+        step: the number of the first operation, for fault records.
+    """
+    flags, operations, argv, environment, init = plan
+    program = Program(flags)
+    for number, operation in enumerate(operations):
+        program.step = step + number
+        ops.OPERATIONS[operation[0]][0](program, *operation[1:])
+    program.step = step + len(operations)
+    for number in ignored:
+        program.call("rt_sigaction", number, program.data(bytes(32)), 0, 8)
+    program.call("rt_sigprocmask", _SIG_SETMASK, program.data(bytes(8)), 0, 8)
+    program.call("umask", 0o022)
+    if init != "reaper":
+        program.call("close_range", 3, 0xFFFF_FFFF, abi.CLOSE_RANGE_CLOEXEC)
+        _exec(program, argv, environment, init)
+    program.finish()
+    return program
+
+
+def _exec(program: Program, argv: tuple[str, ...], environment: dict[str, str], init: str) -> None:
+    variables = program.pointers(tuple(os.fsencode(f"{key}={value}") for key, value in environment.items()))
+    if init:
+        words = program.pointers(tuple(os.fsencode(word) for word in ("init", "--", *argv)))
+        program.call_with_fd("execveat", 0, int(init), "", words, variables, abi.AT_EMPTY_PATH)
+        return
+    words = program.pointers(tuple(os.fsencode(word) for word in argv))
+    places = candidates(argv[0], environment)
+    for number, path in enumerate(places):
+        following = program.label()
+        attempt = program.call("execve", path, words, variables, on_error=following)
+        program.result_to_header(attempt, _FIRST_RESULT + number)
+        program.here(following)
+    # All attempts have failed. A file that is there although exec said ENOENT names a missing interpreter in its head.
+    for path in places:
+        following = program.label()
+        file = program.call(
+            "openat", abi.AT_FDCWD, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, 0, on_error=following
+        )
+        program.call("read", file, Pointer(_TEXT // 8, header=True), TEXT_BYTES, ignore=True)
+        program.here(following)
+    program.call("execve", "", words, variables)  # fails: tells the record
+
+
+def candidates(name: str, environment: dict[str, str]) -> list[str]:
+    """Where execvp(3) looks for a command; at most ATTEMPTS places."""
+    if "/" in name or not name:
+        return [name]
+    path = environment.get("PATH", _DEFAULT_PATH)
+    return [f"{folder or '.'}/{name}" for folder in path.split(":")][:ATTEMPTS]
+
+
+class Launches:
+    """Launches plans, and keeps compiled programs for the next launch of the same plan.
+
+    Args:
         fault_fd: the writing end of the fault pipe.
-        life_fd: a pidfd of the supervisor.
-        launch_id: put into the fault record.
-        parent: give the child to this process's own parent (CLONE_PARENT).
-
-    Returns:
-        (pid, pidfd), in the calling process only.
+        life: the reading and the writing end of the life pipe, -1 where this process does not have it.
+        parent: give children to this process's own parent (CLONE_PARENT).
     """
-    flags = plan[0]
-    pid, pidfd = (
-        syscalls.clone3(flags | abi.CLONE_PARENT, exit_signal=0)
-        if parent
-        else syscalls.clone3(flags, exit_signal=int(_signal.SIGCHLD))
-    )
-    if pid:
+
+    def __init__(self, fault_fd: int, life: tuple[int, int], *, parent: bool) -> None:
+        self._fault_fd = fault_fd
+        self._life = life
+        self._parent = parent
+        self._cache: dict[bytes, list[Program]] = {}
+        self._ignored = tuple(
+            int(number)
+            for number in _signal.valid_signals()
+            if number not in (_signal.SIGKILL, _signal.SIGSTOP) and _signal.getsignal(number) is _signal.SIG_IGN
+        )
+
+    def launch(self, data: bytes, fds: list[int], launch_id: int) -> tuple[int, int]:
+        """Clone, and let the child live the plan that `data` is the marshalled form of.
+
+        Args:
+            fds: what the plan's indexes from ops.FIRST on stand for.
+
+        Returns:
+            (pid, pidfd)
+
+        Raises:
+            OSError: of clone3.
+        """
+        programs = self._cache.get(data)
+        program = next((one for one in programs if not one.busy), None) if programs else None
+        if program is None:
+            plan = marshal.loads(data)
+            if plan[4] == "reaper":
+                return self._with_reaper(plan, fds, launch_id)
+            program = compile_plan(plan, self._ignored)
+            self._remember(data, program)
+        program.prepare(launch_id, self._fault_fd, [*self._life, *fds])
+        flags, exit_signal = (
+            (program.flags | abi.CLONE_PARENT, 0) if self._parent else (program.flags, int(_signal.SIGCHLD))
+        )
+        return program.launch(flags, exit_signal=exit_signal)
+
+    def _remember(self, data: bytes, program: Program) -> None:
+        """Keep the program at least until its child has executed; of plans that never come again, not for long."""
+        if len(self._cache) >= _CACHE_LIMIT:
+            for key in [key for key, programs in self._cache.items() if not any(one.busy for one in programs)]:
+                del self._cache[key]
+        programs = self._cache.setdefault(data, [])
+        if len(programs) < _MOST_FREE:
+            programs.append(program)
+        else:
+            programs[:] = [one for one in programs if one.busy] + [program]
+
+    def _with_reaper(self, plan: tuple[Any, ...], fds: list[int], launch_id: int) -> tuple[int, int]:
+        """Our own init: a clone with its own memory makes the calls, stays, and forks the command."""
+        setup = compile_plan(plan, self._ignored)
+        command = compile_plan((0, (), *plan[2:4], ""), (), step=len(plan[1]))
+        for program in (setup, command):
+            program.prepare(launch_id, self._fault_fd, [*self._life, *fds])
+        flags, exit_signal = (plan[0] | abi.CLONE_PARENT, 0) if self._parent else (plan[0], int(_signal.SIGCHLD))
+        pid, pidfd = syscalls.clone3(flags | abi.CLONE_CLEAR_SIGHAND, exit_signal=exit_signal)
+        if pid == 0:
+            setup.interpret()
+            reaper.run(command.interpret)
         return pid, pidfd
-    _live(plan, fds, fault_fd, life_fd, launch_id)
-
-
-def _live(plan: tuple[Any, ...], fds: list[int], fault_fd: int, life_fd: int, launch_id: int) -> NoReturn:
-    step, subject = "start", ""
-    code = 125
-    try:
-        _, operations, argv, environment, init = plan
-        context = ops.Context(fds, life_fd)
-        table = ops.OPERATIONS
-        for operation in operations:
-            step = operation[0]
-            subject = next((str(part) for part in operation[1:] if isinstance(part, str)), "")
-            table[step][0](context, *operation[1:])
-        step, subject = "exec", argv[0]
-        _default_signals()
-        if init == "":
-            syscalls.close_range_on_exec(3)
-            code = execute(argv, environment)
-        elif init == "reaper":
-            reaper.run(argv, environment, lambda error: _report(fault_fd, launch_id, "exec", argv[0], error))
-        else:
-            os.set_inheritable(fds[int(init)], False)
-            syscalls.close_range_on_exec(3)
-            os.execve(fds[int(init)], ["init", "--", *argv], environment)
-    except OSError as error:
-        if step == "exec":
-            code = exec_code(error)
-        else:
-            subject = str(error.filename) if error.filename is not None else subject
-        _report(fault_fd, launch_id, step, subject, error)
-    except BaseException as error:
-        _report(fault_fd, launch_id, step, f"{subject} ({type(error).__name__}: {error})", OSError(0, ""))
-    os._exit(code)
-
-
-def _report(fault_fd: int, launch_id: int, step: str, subject: str, error: OSError) -> None:
-    record = marshal.dumps((launch_id, step, subject[:_SUBJECT_LIMIT], error.errno or 0, getattr(error, "detail", "")))
-    try:
-        os.write(fault_fd, len(record).to_bytes(2, "big") + record)
-    except OSError:
-        pass  # the supervisor is gone; the exit code is all that is left to say
-
-
-def _default_signals() -> None:
-    """The command starts with every signal at its default and none blocked, whatever this interpreter or its parent set."""
-    for number in _signal.valid_signals():
-        if number not in _FOREVER_IGNORED and _signal.getsignal(number) is not _signal.SIG_DFL:
-            try:
-                _signal.signal(number, _signal.SIG_DFL)
-            except OSError:
-                pass  # reserved by the C library
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-
-
-def exec_code(error: OSError) -> int:
-    """126 found but not executable, 127 not found, as sh(1); 125 where the command is not to blame."""
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return 127
-    return 126 if error.errno in (errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.EISDIR, errno.ELOOP) else 125
-
-
-def execute(argv: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
-    """Become the command, looked up in the container's PATH as execvp(3) does.
-
-    Raises:
-        OSError: of execve; `detail` names the interpreter where that is what is missing.
-    """
-    name = argv[0]
-    if "/" in name:
-        places = [name]
-    else:
-        path = environment.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        places = [f"{folder or '.'}/{name}" for folder in path.split(":")]
-    found: OSError | None = None
-    for place in places if name else ():
-        try:
-            os.execve(place, argv, environment)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):
-                missing = _interpreter(place)
-                if missing:
-                    error.detail = missing  # type: ignore[attr-defined]
-                    raise
-            elif error.errno in (errno.EACCES, errno.EISDIR):
-                found = found or error
-            else:
-                raise
-    raise found or OSError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-
-
-def _interpreter(path: str) -> str:
-    """What the file at `path` asks to be run by, where the file itself is there: the kernel says ENOENT for both."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4096)
-    except OSError:
-        return ""
-    if head[:2] == b"#!":
-        words = head[2:].split(b"\n", 1)[0].split()
-        return os.fsdecode(words[0]) if words else ""
-    if head[:4] == b"\x7fELF":
-        return "its program loader (ld.so)"
-    return ""

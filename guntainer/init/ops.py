@@ -1,92 +1,107 @@
-"""The operations that a container's set-up is made of: each has a function that does it and a line that tells it.
+"""The operations that a container's set-up is made of: each adds its system calls to a program, and can tell what it does.
 
-A plan's operations are tuples `(name, argument…)` of plain values, made by `planner` and executed here, in order, by the
-child. OPERATIONS is the closed set of names. Host paths are used before `pivot`, container paths after it; from then on
-the process's root IS the rootfs, so that no symbolic link in it can lead outside.
+A plan's operations are tuples `(name, argument…)` of plain values, made by `planner` and compiled here by whoever launches.
+OPERATIONS is the closed set of names. Host paths are used before `pivot`, container paths after it; from then on the
+process's root IS the rootfs, so that no symbolic link in it can lead outside.
 """
 
 from __future__ import annotations
 
-import _socket
-import array
-import errno
-import fcntl
 import os
-import resource
-import select
 
-from guntainer.kernel import abi, syscalls
+from guntainer.kernel import abi
+from guntainer.kernel.program import Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+# Descriptors of a child's own, at fixed numbers above anything that is handed over; all close-on-exec.
+_OLD_ROOT = 190
+_MASTER = 191
+_SLAVE = 192
+_VIEW = 193
+_PARENT = 194
+_HELD = 200
 
-class Context:
-    """What the operations of one child hand to each other: descriptors only."""
-
-    __slots__ = ("fds", "life", "old_root", "trees")
-
-    def __init__(self, fds: list[int], life: int) -> None:
-        self.fds = fds
-        self.life = life
-        self.trees: dict[int, int] = {}
-        self.old_root = -1
-
-
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    except OSError as error:
-        error.filename = path
-        raise
-    finally:
-        os.close(fd)
+_HERE = abi.AT_FDCWD
+_PATH_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_MOVE = abi.MOVE_MOUNT_F_EMPTY_PATH | abi.MOVE_MOUNT_T_EMPTY_PATH
+_SOL_SOCKET = _SCM_RIGHTS = 1
+_IFREG = 0o100000
 
 
-def id_map(_: Context, uid_map: str, gid_map: str) -> None:
+def _number(value: int, size: int = 8) -> bytes:
+    return value.to_bytes(size, "little", signed=value < 0)
+
+
+def _keep(program: Program, name: str, *arguments: Any, at: int) -> None:
+    """A call whose result is a descriptor, moved to the number `at`."""
+    fd = program.call(name, *arguments)
+    program.call("dup3", fd, at, os.O_CLOEXEC)
+
+
+def _attributes(
+    program: Program, fd: int, path: str, attributes: int, *, recursive: bool, on_error: int | None = None
+) -> None:
+    """mount_setattr(2), Linux 5.12: struct mount_attr is attr_set, attr_clr, propagation, userns_fd."""
+    flags = (0 if path else abi.AT_EMPTY_PATH) | (abi.AT_RECURSIVE if recursive else 0)
+    attr = program.data(_number(attributes) + bytes(24))
+    program.call("mount_setattr", fd, path, flags, attr, 32, on_error=on_error)
+
+
+def id_map(program: Program, uid_map: str, gid_map: str) -> None:
     """Map ids of the new user namespace: user_namespaces(7). setgroups is denied first, or gid_map would be refused."""
-    _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/uid_map", uid_map)
-    _write("/proc/self/gid_map", gid_map)
+    for path, text in (("setgroups", "deny"), ("uid_map", uid_map), ("gid_map", gid_map)):
+        fd = program.call("openat", _HERE, f"/proc/self/{path}", os.O_WRONLY | os.O_CLOEXEC)
+        program.call("write", fd, text, len(text))
 
 
-def new_session(_: Context) -> None:
-    os.setsid()
+LIFE, LIFE_WRITER, FIRST = 0, 1, 2
+"""Indexes of the descriptors that every launch has (see `death_signal`), and of the first of its own."""
 
 
-def death_signal(context: Context) -> None:
+def death_signal(program: Program) -> None:
     """Die with the supervisor: PR_SET_PDEATHSIG, then a look whether it died before that.
 
-    The look is at a pidfd of the supervisor: in a new pid namespace getppid(2) is 0 and tells nothing.
+    LIFE is the reading end of a pipe, never written to, whose writing end the supervisor alone holds: end of file, a read
+    that does not fail with EAGAIN, means that it is gone. A clone of the supervisor itself has a copy of the writing end
+    and closes that first. In a new pid namespace getppid(2) is 0 and tells nothing.
     """
-    syscalls.prctl(abi.PR_SET_PDEATHSIG, 9)
-    watch = select.poll()
-    watch.register(context.life, select.POLLIN)
-    if watch.poll(0):
-        os._exit(125)
+    program.call("prctl", abi.PR_SET_PDEATHSIG, 9, 0, 0, 0)
+    alive, dead = program.label(), program.label()
+    program.call_with_fd("close", 0, LIFE_WRITER, ignore=True)
+    look = program.call_with_fd("read", 0, LIFE, program.data(bytes(8), shared=False), 1)
+    program.on_error(look, alive)
+    program.jump_to(look, dead)
+    program.here(dead)
+    program.call("exit_group", 125)
+    program.here(alive)
 
 
-def private_mounts(_: Context) -> None:
+def new_session(program: Program) -> None:
+    program.call("setsid")
+
+
+def private_mounts(program: Program) -> None:
     """No mount made here is seen outside, and none of outside appears here later."""
-    syscalls.mount(None, "/", None, abi.MS_REC | abi.MS_PRIVATE)
+    program.call("mount", 0, "/", 0, abi.MS_REC | abi.MS_PRIVATE, 0)
 
 
-def scratch_memory(_: Context, base: str, size: str) -> None:
+def scratch_memory(program: Program, base: str, size: str) -> None:
     """A tmpfs for the writable layer: private to this mount namespace, gone with it."""
     options = "mode=0700" + (f",size={size}" if size else "")
-    syscalls.mount("tmpfs", base, "tmpfs", abi.MS_NOSUID | abi.MS_NODEV, options)
+    program.call("mount", "tmpfs", base, "tmpfs", abi.MS_NOSUID | abi.MS_NODEV, options)
     for name in ("upper", "work", "merged"):
-        os.mkdir(f"{base}/{name}", 0o755)
+        program.call("mkdirat", _HERE, f"{base}/{name}", 0o755)
 
 
-def overlay(_: Context, lowers: tuple[str, ...], upper: str, work: str, target: str) -> None:
+def overlay(program: Program, lowers: tuple[str, ...], upper: str, work: str, target: str) -> None:
     """The copy-on-write root: overlayfs with userxattr, Linux 5.11. volatile: nothing here survives a crash anyway."""
     lower = ":".join(_overlay_escape(path) for path in lowers)
     options = f"lowerdir={lower},upperdir={_overlay_escape(upper)},workdir={_overlay_escape(work)},userxattr,volatile"
-    syscalls.mount("overlay", target, "overlay", 0, options)
+    program.call("mount", "overlay", target, "overlay", 0, options)
 
 
 def _overlay_escape(path: str) -> str:
@@ -94,32 +109,28 @@ def _overlay_escape(path: str) -> str:
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
-def bind_root(_: Context, source: str) -> None:
+def bind_root(program: Program, source: str) -> None:
     """A plain folder as the root: pivot_root wants a mount point."""
-    syscalls.mount(source, source, None, abi.MS_BIND)
+    program.call("mount", source, source, 0, abi.MS_BIND, 0)
 
 
-def hold(context: Context, slot: int, path: str) -> None:
-    """Take hold of a host path for a later `place`: a detached copy of its mounts."""
-    context.trees[slot] = syscalls.open_tree(path, recursive=True)
+def hold(program: Program, slot: int, path: str) -> None:
+    """Take hold of a host path for a later `place`: a detached copy of its mounts, open_tree(2), Linux 5.2."""
+    flags = abi.OPEN_TREE_CLONE | abi.OPEN_TREE_CLOEXEC | abi.AT_RECURSIVE
+    _keep(program, "open_tree", _HERE, path, flags, at=_HELD + slot)
 
 
-def pivot(context: Context, new_root: str) -> None:
+def pivot(program: Program, new_root: str) -> None:
     """Make the rootfs the root; the old one stays mounted over it, reachable by descriptor only, until `leave_host`."""
-    context.old_root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    os.chdir(new_root)
-    syscalls.pivot_root(".", ".")
+    _keep(program, "openat", _HERE, "/", _PATH_FOLDER, at=_OLD_ROOT)
+    program.call("chdir", new_root)
+    program.call("pivot_root", ".", ".")
 
 
-def mount(_: Context, kind: str, target: str, flags: int, options: str) -> None:
-    """A new file system of the kernel's at a folder of the skeleton."""
-    _refuse_link(target)
-    syscalls.mount(kind, target, kind, flags, options or None)
-
-
-def _refuse_link(target: str) -> None:
-    fd = os.open(target, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
-    os.close(fd)
+def mount(program: Program, kind: str, target: str, flags: int, options: str) -> None:
+    """A new file system of the kernel's at a folder of the skeleton, which must be no link."""
+    program.call("openat", _HERE, target, _PATH_FOLDER | os.O_NOFOLLOW)
+    program.call("mount", kind, target, kind, flags, options or 0)
 
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -132,159 +143,136 @@ _DEV_LINKS = (
 )
 
 
-def devices(context: Context) -> None:
+def devices(program: Program) -> None:
     """The host's harmless devices, bound onto empty files of the new /dev, and its links: spec section "Devices"."""
-    os.fchdir(context.old_root)
+    program.call("fchdir", _OLD_ROOT)
     for name in DEVICES:
-        target = f"/dev/{name}"
-        os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+        program.call("mknodat", _HERE, f"/dev/{name}", _IFREG | 0o666, 0)
         # The source is found from the working directory, the old root; the target from the root, the new one.
-        syscalls.mount(f"dev/{name}", target, None, abi.MS_BIND)
+        program.call("mount", f"dev/{name}", f"/dev/{name}", 0, abi.MS_BIND, 0)
     for text, path in _DEV_LINKS:
-        os.symlink(text, path)
+        program.call("symlinkat", text, _HERE, path)
 
 
-def folder(_: Context, path: str, mode: int) -> None:
+def folder(program: Program, path: str, mode: int) -> None:
     """A folder in a file system that was mounted here, so no link can be in the way."""
-    os.mkdir(path, mode)
+    program.call("mkdirat", _HERE, path, mode)
 
 
-def host_view(context: Context, source: str, target: str, required: bool) -> None:
+def host_view(program: Program, source: str, target: str, required: bool) -> None:
     """A kernel file system of the host, with all below it, read-only: where a new one may not be mounted."""
-    _refuse_link(target)
-    try:
-        tree = syscalls.open_tree(source.lstrip("/"), recursive=True, dir_fd=context.old_root)
-        target_fd = os.open(target, os.O_PATH | os.O_CLOEXEC)
-        syscalls.move_mount(tree, target_fd, target)
-        os.close(target_fd)
-        os.close(tree)
-        syscalls.mount_setattr(abi.AT_FDCWD, target, abi.MOUNT_ATTR_RDONLY, recursive=True)
-    except OSError:
-        if required:
-            raise
+    end = program.label()
+    failed = None if required else end
+    flags = abi.OPEN_TREE_CLONE | abi.OPEN_TREE_CLOEXEC | abi.AT_RECURSIVE
+    tree = program.call("open_tree", _OLD_ROOT, source.lstrip("/"), flags, on_error=failed)
+    program.call("dup3", tree, _VIEW, os.O_CLOEXEC)
+    # read-only while it is still detached: no moment in which it can be written to
+    _attributes(program, _VIEW, "", abi.MOUNT_ATTR_RDONLY, recursive=True, on_error=failed)
+    place_fd = program.call("openat", _HERE, target, _PATH_FOLDER | os.O_NOFOLLOW, on_error=failed)
+    program.call("move_mount", _VIEW, "", place_fd, "", _MOVE, on_error=failed)
+    program.here(end)
 
 
-def place(context: Context, slot: int, target: str, is_folder: bool, attributes: int) -> None:
+def place(program: Program, slot: int, target: str, is_folder: bool, attributes: int) -> None:
     """Attach what was held at a path inside the rootfs, made where it is missing."""
-    tree = context.trees.pop(slot)
     if attributes:
-        syscalls.mount_setattr(tree, "", attributes, recursive=True)
-    target_fd = open_inside(target, is_folder=is_folder)
-    syscalls.move_mount(tree, target_fd, target)
-    os.close(target_fd)
-    os.close(tree)
+        _attributes(program, _HELD + slot, "", attributes, recursive=True)
+    fd = _make_inside(program, target, is_folder=is_folder)
+    program.call("move_mount", _HELD + slot, "", fd, "", _MOVE)
 
 
-def place_tmpfs(_: Context, target: str, flags: int, options: str) -> None:
+def place_tmpfs(program: Program, target: str, flags: int, options: str) -> None:
     """A memory file system at a path inside the rootfs, made where it is missing."""
-    os.fchdir(open_inside(target, is_folder=True))
-    syscalls.mount("tmpfs", ".", "tmpfs", flags, options or None)
+    program.call("fchdir", _make_inside(program, target, is_folder=True))
+    program.call("mount", "tmpfs", ".", "tmpfs", flags, options or 0)
 
 
-def open_inside(path: str, *, is_folder: bool) -> int:
+def _make_inside(program: Program, path: str, *, is_folder: bool) -> Any:
     """An O_PATH descriptor of `path`, made with its parents where missing; links are followed inside the root only.
 
-    Magic links of /proc are refused: they lead to other roots.
+    The working directory is the root for RESOLVE_IN_ROOT. Magic links of /proc are refused: they lead to other roots.
     """
-    rules = abi.RESOLVE_IN_ROOT | abi.RESOLVE_NO_MAGICLINKS
-    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        parts = [part for part in path.split("/") if part not in ("", ".")]
-        for depth in range(1, len(parts) + 1):
-            here = "/".join(parts[:depth])
-            last = depth == len(parts)
-            try:
-                fd = syscalls.openat2(root, here, os.O_PATH, resolve=rules)
-            except FileNotFoundError:
-                parent = syscalls.openat2(root, "/".join(parts[: depth - 1]) or ".", os.O_PATH, resolve=rules)
-                if last and not is_folder:
-                    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-                    os.close(os.open(parts[depth - 1], flags, 0o644, dir_fd=parent))
-                else:
-                    os.mkdir(parts[depth - 1], 0o755, dir_fd=parent)
-                os.close(parent)
-                fd = syscalls.openat2(root, here, os.O_PATH, resolve=rules)
-            if last:
-                return fd
-            os.close(fd)
-        return os.dup(root)
-    finally:
-        os.close(root)
+    how = program.data(
+        _number(os.O_PATH | os.O_CLOEXEC) + _number(0) + _number(abi.RESOLVE_IN_ROOT | abi.RESOLVE_NO_MAGICLINKS)
+    )
+    program.call("chdir", "/")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    for depth, name in enumerate(parts):
+        above = program.call("openat2", _HERE, "/".join(parts[:depth]) or ".", how, 24)
+        if depth == len(parts) - 1 and not is_folder:
+            program.call("mknodat", above, name, _IFREG | 0o644, 0, ignore=True)  # it may be there
+        else:
+            program.call("mkdirat", above, name, 0o755, ignore=True)
+    return program.call("openat2", _HERE, "/".join(parts) or ".", how, 24)
 
 
-def leave_host(context: Context) -> None:
+def leave_host(program: Program) -> None:
     """Let go of the old root: nothing of the host is reachable by a path from here on."""
-    os.fchdir(context.old_root)
-    syscalls.umount(".", abi.MNT_DETACH)
-    os.close(context.old_root)
-    os.chdir("/")
+    program.call("fchdir", _OLD_ROOT)
+    program.call("umount2", ".", abi.MNT_DETACH)
+    program.call("chdir", "/")
 
 
-def read_only_root(_: Context) -> None:
-    syscalls.mount_setattr(abi.AT_FDCWD, "/", abi.MOUNT_ATTR_RDONLY, recursive=False)
+def read_only_root(program: Program) -> None:
+    _attributes(program, _HERE, "/", abi.MOUNT_ATTR_RDONLY, recursive=False)
 
 
-def hostname(_: Context, name: str) -> None:
-    syscalls.sethostname(name)
+def hostname(program: Program, name: str) -> None:
+    program.call("sethostname", name, len(os.fsencode(name)))
 
 
-def loopback_up(_: Context) -> None:
-    """Bring `lo` up in an own network namespace: netdevice(7)."""
-    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
-    request = array.array("B", b"lo".ljust(16, b"\0") + b"\0" * 24)
-    fcntl.ioctl(sock.fileno(), abi.SIOCGIFFLAGS, request, True)
-    request[16] |= abi.IFF_UP
-    fcntl.ioctl(sock.fileno(), abi.SIOCSIFFLAGS, request, True)
-    sock.close()
+def loopback_up(program: Program) -> None:
+    """Bring `lo` up in an own network namespace: netdevice(7); struct ifreq is a name and, here, flags."""
+    af_inet, sock_dgram = 2, 2
+    sock = program.call("socket", af_inet, sock_dgram | os.O_CLOEXEC, 0)
+    program.call(
+        "ioctl", sock, abi.SIOCSIFFLAGS, program.data(b"lo".ljust(16, b"\0") + _number(abi.IFF_UP, 2) + bytes(22))
+    )
 
 
-def stdio(context: Context, stdin: int, stdout: int, stderr: int) -> None:
+def stdio(program: Program, stdin: int, stdout: int, stderr: int) -> None:
     """Descriptors 0, 1 and 2; -1 leaves one as it is."""
     for target, index in enumerate((stdin, stdout, stderr)):
         if index >= 0:
-            os.dup2(context.fds[index], target, inheritable=True)
+            program.call_with_fd("dup3", 0, index, target, 0)
 
 
-def terminal(context: Context, channel: int, rows: int, columns: int) -> None:
-    """A pseudo-terminal of the container's own devpts, controlling this session; its master goes through `channel`."""
-    master, slave = os.openpty()
+def terminal(program: Program, channel: int, rows: int, columns: int) -> None:
+    """A pseudo-terminal of the container's own devpts, controlling this session; its master goes through `channel`.
+
+    The devpts is new, so the first terminal in it is number 0.
+    """
+    how = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+    _keep(program, "openat", _HERE, "/dev/ptmx", how, at=_MASTER)
+    program.call("ioctl", _MASTER, abi.TIOCSPTLCK, program.data(bytes(4)))
+    _keep(program, "ioctl", _MASTER, abi.TIOCGPTPEER, how, at=_SLAVE)
     if rows and columns:
-        fcntl.ioctl(slave, abi.TIOCSWINSZ, array.array("H", (rows, columns, 0, 0)))
-    sock = _socket.socket(fileno=context.fds[channel])
-    sock.sendmsg([b"m"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [master]))])
-    fcntl.ioctl(slave, abi.TIOCSCTTY, 0)
-    console = os.open("/dev/console", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY, 0o620)
-    os.close(console)
-    syscalls.mount(os.ttyname(slave), "/dev/console", None, abi.MS_BIND)
+        size = b"".join(_number(cells, 2) for cells in (rows, columns, 0, 0))
+        program.call("ioctl", _SLAVE, abi.TIOCSWINSZ, program.data(size))
+    program.call_with_fd("sendmsg", 0, channel, program.rights_message(_MASTER), 0)
+    program.call("ioctl", _SLAVE, abi.TIOCSCTTY, 0)
+    program.call("mknodat", _HERE, "/dev/console", _IFREG | 0o620, 0)
+    program.call("mount", "/dev/pts/0", "/dev/console", 0, abi.MS_BIND, 0)
     for fd in (0, 1, 2):
-        os.dup2(slave, fd, inheritable=True)
+        program.call("dup3", _SLAVE, fd, 0)
 
 
-def limits(_: Context, values: tuple[tuple[int, int, int], ...]) -> None:
-    """Resource limits as (resource, soft, hard): setrlimit(2)."""
+def limits(program: Program, values: tuple[tuple[int, int, int], ...]) -> None:
+    """Resource limits as (resource, soft, hard): prlimit(2)."""
     for which, soft, hard in values:
-        resource.setrlimit(which, (soft, hard))
+        program.call("prlimit64", 0, which, program.data(_limit(soft) + _limit(hard)), 0)
 
 
-def workdir(_: Context, path: str) -> None:
-    os.chdir(path)
+def _limit(value: int) -> bytes:
+    return _number(value) if value >= 0 else b"\xff" * 8  # RLIM_INFINITY
 
 
-def credentials(_: Context, uid: int, gid: int, groups: tuple[int, ...]) -> None:
-    """Become another user of the container's id map."""
-    if groups:
-        os.setgroups(groups)
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
+def workdir(program: Program, path: str) -> None:
+    program.call("chdir", path)
 
 
-def no_new_privileges(_: Context) -> None:
-    syscalls.prctl(abi.PR_SET_NO_NEW_PRIVS, 1)
-
-
-def refuse(_: Context, reason: str) -> None:
-    """Fail on purpose: stands in tests where a fault is planted."""
-    raise OSError(errno.EPERM, reason, reason)
+def no_new_privileges(program: Program) -> None:
+    program.call("prctl", abi.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def _flags(flags: int) -> str:
@@ -325,12 +313,18 @@ OPERATIONS: dict[str, Operation] = {
     "terminal": (terminal, lambda *_: "open a pseudo-terminal and /dev/console"),
     "limits": (limits, lambda values: f"set {len(values)} resource limit(s)"),
     "workdir": (workdir, lambda path: f"change to {path}"),
-    "credentials": (credentials, lambda u, g, more: f"become {u}:{g}" + (f" with groups {list(more)}" if more else "")),
     "no_new_privileges": (no_new_privileges, lambda: "set no_new_privs"),
-    "refuse": (refuse, lambda reason: f"refuse: {reason}"),
 }
 
 
 def describe(operation: tuple[Any, ...]) -> str:
     """One operation as a line for people: what `--dry-run` prints."""
     return OPERATIONS[operation[0]][1](*operation[1:])
+
+
+def subject(operation: tuple[Any, ...]) -> str:
+    """What an operation works on, for an error: its target, else its first text."""
+    name = operation[0]
+    if name in ("mount", "place", "host_view", "overlay"):
+        return str(operation[{"mount": 2, "place": 2, "host_view": 2, "overlay": 4}[name]])
+    return next((part for part in operation[1:] if isinstance(part, str)), "")

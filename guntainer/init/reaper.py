@@ -1,14 +1,12 @@
 """The small pid 1 of `--init`, where the host has no catatonit, tini or docker-init: reaps orphans, forwards signals.
 
-It is the cloned interpreter itself, so it costs memory that the command as pid 1 does not; it ends with the command.
+It is a clone of the interpreter, so it costs memory that the command as pid 1 does not; it ends with the command.
 """
 
 from __future__ import annotations
 
 import _signal
 import os
-
-from guntainer.kernel import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,10 +16,8 @@ if TYPE_CHECKING:
 _NOT_FORWARDED = (_signal.SIGCHLD, _signal.SIGKILL, _signal.SIGSTOP, _signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE)
 
 
-def run(argv: tuple[str, ...], environment: dict[str, str], report: Callable[[OSError], None]) -> NoReturn:
-    """Fork the command, forward signals to it, reap everything, end as it ended."""
-    from guntainer.init import child  # a cycle at import time only
-
+def run(execute: Callable[[], None]) -> NoReturn:
+    """Fork a child that becomes the command by `execute`, forward signals to it, reap everything, end as it ended."""
     signals = [n for n in _signal.valid_signals() if n not in _NOT_FORWARDED and n < _signal.SIGRTMIN]
     waited = [*signals, _signal.SIGCHLD]
     _signal.pthread_sigmask(_signal.SIG_BLOCK, waited)
@@ -32,18 +28,12 @@ def run(argv: tuple[str, ...], environment: dict[str, str], report: Callable[[OS
     if pid == 0:
         for number in signals:
             _signal.signal(number, _signal.SIG_DFL)
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         os.setpgid(0, 0)
         _foreground()
-        syscalls.close_range_on_exec(3)
-        code = 125
-        try:
-            child.execute(argv, environment)
-        except OSError as error:
-            code = child.exec_code(error)
-            report(error)
-        os._exit(code)
-    os.closerange(0, 1 << 20)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        execute()
+        os._exit(125)
+    os.closerange(0, 1 << 16)
     os.chdir("/")
     while True:
         number = _signal.sigwait(waited)

@@ -4,7 +4,7 @@ A fresh interpreter with one thread for ever and next to nothing loaded, because
 caller has mapped. It keeps no state between messages and ends when its socket does.
 
 Messages are marshal on a SOCK_SEQPACKET socket, so a message is whole or not there:
-    in:  (launch id, plan or None, fds…); a plan too large for a datagram comes as a memfd, the first descriptor
+    in:  (launch id, marshalled plan or None), fds; a plan too large for a datagram comes as a memfd, the first descriptor
     out: (launch id, pid, errno) with the pidfd as the only descriptor, or pid 0 and the errno of clone3
 """
 
@@ -33,7 +33,7 @@ def receive(sock: _socket.socket) -> tuple[bytes, list[int]]:
     return data, fds.tolist()
 
 
-def serve(sock: _socket.socket, fault_fd: int, life_fd: int) -> None:
+def serve(sock: _socket.socket, launches: child.Launches) -> None:
     """Launch until the supervisor closes its end."""
     while True:
         data, fds = receive(sock)
@@ -43,9 +43,9 @@ def serve(sock: _socket.socket, fault_fd: int, life_fd: int) -> None:
         if plan is None:
             large = fds.pop(0)
             with open(large, "rb") as file:
-                plan = marshal.loads(file.read())
+                plan = file.read()
         try:
-            pid, pidfd = child.launch(plan, fds, fault_fd, life_fd, launch_id, parent=True)
+            pid, pidfd = launches.launch(plan, fds, launch_id)
         except OSError as error:
             sock.send(marshal.dumps((launch_id, 0, error.errno)))
         else:
@@ -59,15 +59,19 @@ def serve(sock: _socket.socket, fault_fd: int, life_fd: int) -> None:
 def main(socket_fd: int, fault_fd: int, life_fd: int) -> None:
     syscalls.prctl(abi.PR_SET_PDEATHSIG, int(_signal.SIGKILL))
     syscalls.set_process_name(b"guntainer-fork")
-    # Ctrl-C reaches the whole foreground group: the supervisor decides, this process goes with it.
-    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT):
-        _signal.signal(number, _signal.SIG_IGN)
+    # Ctrl-C reaches the whole foreground group: the supervisor decides, this process goes with it. Blocked rather than
+    # ignored, because what is ignored stays so in the command.
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
+        _signal.signal(number, _signal.SIG_DFL)
+    blocked = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGPIPE)
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, blocked)
+    sock = _socket.socket(fileno=socket_fd)
+    launches = child.Launches(fault_fd, (life_fd, -1), parent=True)
     gc.collect()
     gc.freeze()
     gc.disable()
-    sock = _socket.socket(fileno=socket_fd)
     try:
-        serve(sock, fault_fd, life_fd)
-    except (ConnectionError, BrokenPipeError):
-        pass
+        serve(sock, launches)
+    except OSError:
+        pass  # the supervisor is gone
     os._exit(0)

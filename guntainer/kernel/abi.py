@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 # clone(2), <linux/sched.h>
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWCGROUP = 0x0200_0000
@@ -12,6 +14,9 @@ CLONE_NEWPID = 0x2000_0000
 CLONE_NEWNET = 0x4000_0000
 CLONE_PIDFD = 0x0000_1000
 CLONE_PARENT = 0x0000_8000
+CLONE_VM = 0x0000_0100
+CLONE_CHILD_CLEARTID = 0x0020_0000
+CLONE_CLEAR_SIGHAND = 0x1_0000_0000  # Linux 5.5
 
 NAMESPACES = {
     "user": CLONE_NEWUSER,
@@ -71,12 +76,49 @@ IFF_UP = 1
 TIOCSCTTY = 0x540E
 TIOCSWINSZ = 0x5414
 
-# system call numbers that have no wrapper in older C libraries
-NR_OPEN_TREE = 428
-NR_MOVE_MOUNT = 429
-NR_PIDFD_SEND_SIGNAL = 424
-NR_PIDFD_OPEN = 434
-NR_CLONE3 = 435
-NR_CLOSE_RANGE = 436
-NR_OPENAT2 = 437
-NR_MOUNT_SETATTR = 442
+# ioctl_tty(2)
+TIOCSPTLCK = 0x4004_5431
+TIOCGPTPEER = 0x5441  # Linux 4.13
+
+# System call numbers: syscalls(2). Those above 423 are the same everywhere.
+_COMMON = {
+    "pidfd_send_signal": 424,
+    "open_tree": 428,
+    "move_mount": 429,
+    "pidfd_open": 434,
+    "clone3": 435,
+    "close_range": 436,
+    "openat2": 437,
+    "mount_setattr": 442,
+}
+# name: (x86_64, <asm-generic/unistd.h>: aarch64, riscv64, loongarch64)
+_BY_MACHINE = {
+    "read": (0, 63),
+    "write": (1, 64),
+    "close": (3, 57),
+    "rt_sigaction": (13, 134),
+    "rt_sigprocmask": (14, 135),
+    "ioctl": (16, 29),
+    "socket": (41, 198),
+    "sendmsg": (46, 211),
+    "execve": (59, 221),
+    "chdir": (80, 49),
+    "fchdir": (81, 50),
+    "umask": (95, 166),
+    "setsid": (112, 157),
+    "pivot_root": (155, 41),
+    "prctl": (157, 167),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "sethostname": (170, 161),
+    "exit_group": (231, 94),
+    "openat": (257, 56),
+    "mkdirat": (258, 34),
+    "mknodat": (259, 33),
+    "symlinkat": (266, 36),
+    "dup3": (292, 24),
+    "prlimit64": (302, 261),
+    "execveat": (322, 281),
+}
+_COLUMN = 0 if os.uname().machine == "x86_64" else 1
+SYSCALLS = {name: numbers[_COLUMN] for name, numbers in _BY_MACHINE.items()} | _COMMON

@@ -28,9 +28,10 @@ _UNDER_WAY_LIMIT = 32
 class Child:
     """A launched container's init: our own child process."""
 
-    __slots__ = ("launch_id", "pid", "pidfd", "zygote")
+    __slots__ = ("launch_id", "operations", "pid", "pidfd", "zygote")
 
-    def __init__(self, launch_id: int, pid: int, pidfd: int, zygote: Zygote) -> None:
+    def __init__(self, launch_id: int, pid: int, pidfd: int, zygote: Zygote, plan: Plan) -> None:
+        self.operations = plan[1:3]
         self.launch_id = launch_id
         self.pid = pid
         self.pidfd = pidfd
@@ -106,14 +107,15 @@ class Launcher:
                 self._waiting.pop(launch_id, None)
         if pid == 0:
             raise faults.clone_error(pidfd)
-        return Child(launch_id, pid, pidfd, zygote)
+        return Child(launch_id, pid, pidfd, zygote, plan)
 
     async def _send(self, zygote: Zygote, launch_id: int, plan: Plan, fds: list[int]) -> None:
-        data = marshal.dumps((launch_id, plan))
+        inner = marshal.dumps(plan)
+        data = marshal.dumps((launch_id, inner))
         large = -1
         if len(data) > _MESSAGE_LIMIT:
             large = os.memfd_create("plan")
-            os.write(large, marshal.dumps(plan))
+            os.write(large, inner)
             os.lseek(large, 0, os.SEEK_SET)
             data = marshal.dumps((launch_id, None))
             fds = [large, *fds]

@@ -24,10 +24,11 @@ _QUEUE_BYTES = 1 << 20
 class Zygote:
     """A running fork helper."""
 
-    def __init__(self, pid: int, sock: _socket.socket, faults: FaultPipe) -> None:
+    def __init__(self, pid: int, sock: _socket.socket, faults: FaultPipe, life: int) -> None:
         self.pid = pid
         self.sock = sock
         self.faults = faults
+        self._life = life
         self._closed = False
 
     def close(self) -> None:
@@ -42,6 +43,7 @@ class Zygote:
         except (ProcessLookupError, ChildProcessError):
             pass
         self.faults.close()
+        os.close(self._life)
 
 
 def spawn() -> Zygote:
@@ -56,7 +58,7 @@ def spawn() -> Zygote:
         ours.setblocking(False)
         for sock in (ours, theirs):
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _QUEUE_BYTES)
-        life = os.pidfd_open(os.getpid())
+        life, ours_alone = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise errors.HostError(f"can not start the fork helper: {error.strerror}") from None
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -74,11 +76,12 @@ def spawn() -> Zygote:
     except OSError as error:
         ours.close()
         faults.close()
+        os.close(ours_alone)
         raise errors.HostError(f"can not start the fork helper {sys.executable}: {error.strerror}") from None
     finally:
         theirs.close()
         os.close(life)
-    return Zygote(pid, ours, faults)
+    return Zygote(pid, ours, faults, ours_alone)
 
 
 def _actions(sources: list[int]) -> list[tuple[int, ...]]:

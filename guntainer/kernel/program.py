@@ -1,0 +1,332 @@
+"""Programs of system calls, and the two ways to run one in a clone of this process.
+
+A container's set-up is data: a table of system calls with their arguments, in one block of memory. Where there is machine
+code for this processor (x86_64), the clone shares its parent's memory (CLONE_VM), as after vfork(2), and some hundred bytes
+of code make the calls: no page of the interpreter is copied, no Python runs, and the cost of a launch is nearly the kernel's
+alone. Elsewhere the clone gets its own memory and a loop in Python makes the same calls.
+
+    block:   header, calls, data
+    header:  launch id, step, result, fault fd, the results of 16 attempts to exec, 128 bytes of text
+    call:    number, six arguments, out, next, next after an error, result, step
+
+`out` is where the result goes besides: usually an argument of a later call, so that a descriptor finds its way. An error
+(-4095 … -1) goes to "next after an error"; where that is 0, the header is written to the fault fd and the clone ends with
+125. The memory must stay until the clone has executed or ended: CLONE_CHILD_CLEARTID says when (set_tid_address(2)).
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import os
+
+from guntainer.kernel import abi, syscalls
+
+WORD = 8
+ATTEMPTS = 16
+TEXT_BYTES = 128
+HEADER_WORDS = 4 + ATTEMPTS + TEXT_BYTES // WORD
+RECORD_BYTES = HEADER_WORDS * WORD
+_CALL_WORDS = 12
+_OUT, _NEXT, _ON_ERROR, _RESULT, _STEP = 7, 8, 9, 10, 11
+_FAILED = 125
+
+# The machine code, in the order in which it runs. rdx: the block. Registers: r14 the block, rbx the call.
+_X86_64 = bytes.fromhex(
+    "b8b3010000"  # mov eax, 435           clone3(rdi, rsi)
+    "0f05"  # syscall
+    "4885c0"  # test rax, rax
+    "7401"  # jz child
+    "c3"  # ret                            the parent: pid or -errno
+    "4989d6"  # child: mov r14, rdx
+    "488d9a20010000"  # lea rbx, [rdx+288]  the first call
+    "488b03"  # loop: mov rax, [rbx]
+    "488b7b08"  # mov rdi, [rbx+8]
+    "488b7310"  # mov rsi, [rbx+16]
+    "488b5318"  # mov rdx, [rbx+24]
+    "4c8b5320"  # mov r10, [rbx+32]
+    "4c8b4328"  # mov r8, [rbx+40]
+    "4c8b4b30"  # mov r9, [rbx+48]
+    "0f05"  # syscall
+    "48894350"  # mov [rbx+80], rax        the result
+    "488b4b38"  # mov rcx, [rbx+56]        out
+    "4885c9"  # test rcx, rcx
+    "7403"  # jz 1f
+    "488901"  # mov [rcx], rax
+    "483d01f0ffff"  # 1: cmp rax, -4095
+    "7306"  # jae error
+    "488b5b40"  # mov rbx, [rbx+64]        next
+    "ebc5"  # jmp loop
+    "488b4b48"  # error: mov rcx, [rbx+72]
+    "4885c9"  # test rcx, rcx
+    "7405"  # jz fatal
+    "4889cb"  # mov rbx, rcx
+    "ebb7"  # jmp loop
+    "498946"
+    "10"  # fatal: mov [r14+16], rax       the result
+    "488b4358"  # mov rax, [rbx+88]
+    "49894608"  # mov [r14+8], rax         the step
+    "b801000000"  # mov eax, 1             write(fault fd, block, 288)
+    "498b7e18"  # mov rdi, [r14+24]
+    "4c89f6"  # mov rsi, r14
+    "ba20010000"  # mov edx, 288
+    "0f05"  # syscall
+    "b8e7000000"  # mov eax, 231           exit_group(125)
+    "bf7d000000"  # mov edi, 125
+    "0f05"  # syscall
+    "f4"  # hlt
+)
+_MACHINE_CODE = {"x86_64": _X86_64}
+
+
+class Result:
+    """The result of an earlier call, as an argument of a later one: each result can be used once."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: int) -> None:
+        self.call = call
+
+
+class Pointer:
+    """An address in the block: of some data, or (`header`) in the header."""
+
+    __slots__ = ("header", "offset")
+
+    def __init__(self, offset: int, *, header: bool = False) -> None:
+        self.offset = offset
+        self.header = header
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Argument = int | bytes | str | Result | Pointer
+
+
+class Program:
+    """A table of system calls under construction, then a block of memory that can be run again and again."""
+
+    def __init__(self, flags: int = 0) -> None:
+        self.flags = flags
+        """Of clone3(2): the namespaces."""
+        self.words: list[int] = [0] * HEADER_WORDS
+        self._data = bytearray()
+        self._data_at: list[int] = []  # words that are offsets into the data
+        self._block_at: list[int] = []  # words that are offsets into the block
+        self._labels: dict[int, list[int]] = {}
+        self._fd_at: list[tuple[int, int]] = []
+        self._data_pointers: list[tuple[int, int]] = []  # places in the data that point to others in it
+        self._known: dict[bytes, int] = {}
+        self._block: ctypes.Array[ctypes.c_int64] | None = None
+        self.address = 0
+        self.step = 0
+        self._running = ctypes.c_int(0)
+
+    # -- building
+
+    def data(self, content: bytes | bytearray, *, shared: bool = True) -> Pointer:
+        """Put bytes into the block; equal ones share a place unless they are written to."""
+        content = bytes(content)
+        if shared and content in self._known:
+            return Pointer(self._known[content])
+        at = len(self._data)
+        self._data += content + b"\0" * (-len(content) % WORD or WORD)
+        if shared:
+            self._known[content] = at
+        return Pointer(at)
+
+    def pointers(self, texts: tuple[bytes, ...]) -> Pointer:
+        """A NULL-terminated array of C strings, as execve(2) takes it."""
+        places = [self.data(text + b"\0").offset for text in texts]
+        at = len(self._data)
+        self._data += bytes(WORD * (len(places) + 1))
+        self._data_pointers += [(at + WORD * number, place) for number, place in enumerate(places)]
+        return Pointer(at)
+
+    def rights_message(self, fd: int) -> Pointer:
+        """A struct msghdr that hands over one descriptor: sendmsg(2), cmsg(3), unix(7)."""
+        sol_socket = scm_rights = 1
+        payload = self.data(b"m")
+        control = self.data(
+            (20).to_bytes(8, "little")
+            + sol_socket.to_bytes(4, "little")
+            + scm_rights.to_bytes(4, "little")
+            + fd.to_bytes(8, "little")
+        )
+        vector = self.data(bytes(8) + (1).to_bytes(8, "little"), shared=False)
+        header = self.data(
+            bytes(24) + (1).to_bytes(8, "little") + bytes(8) + (24).to_bytes(8, "little") + bytes(8), shared=False
+        )
+        self._data_pointers += [
+            (vector.offset, payload.offset),
+            (header.offset + 16, vector.offset),
+            (header.offset + 32, control.offset),
+        ]
+        return header
+
+    def call(self, name: str, *arguments: Argument, ignore: bool = False, on_error: int | None = None) -> Result:
+        """Add a system call.
+
+        Args:
+            ignore: go on after an error.
+            on_error: a label to go to after an error.
+        """
+        start = len(self.words)
+        self.words += [abi.SYSCALLS[name], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, self.step]
+        for place, argument in enumerate(arguments, start + 1):
+            self._argument(place, argument)
+        after = start + _CALL_WORDS
+        self._to_block(start + _NEXT, after)
+        if ignore:
+            self._to_block(start + _ON_ERROR, after)
+        elif on_error is not None:
+            self._labels[on_error].append(start + _ON_ERROR)
+        return Result(start)
+
+    def _argument(self, place: int, argument: Argument) -> None:
+        if isinstance(argument, int):
+            self.words[place] = argument
+        elif isinstance(argument, Result):
+            self._to_block(argument.call + _OUT, place)
+        elif isinstance(argument, Pointer):
+            if argument.header:
+                self._to_block(place, argument.offset)
+            else:
+                self.words[place] = argument.offset
+                self._data_at.append(place)
+        else:
+            text = os.fsencode(argument) + b"\0"
+            self.words[place] = self.data(text).offset
+            self._data_at.append(place)
+
+    def _to_block(self, place: int, word: int) -> None:
+        self.words[place] = word * WORD
+        self._block_at.append(place)
+
+    def result_to_header(self, result: Result, word: int) -> None:
+        """Leave a call's result in the header, for the fault record."""
+        self._to_block(result.call + _OUT, word)
+
+    def call_with_fd(self, name: str, place: int, index: int, *arguments: Argument, ignore: bool = False) -> Result:
+        """`call`, whose argument number `place` (from 0) is the launch's descriptor with this index."""
+        words = list(arguments)
+        words.insert(place, 0)
+        result = self.call(name, *words, ignore=ignore)
+        self._fd_at.append((result.call + 1 + place, index))
+        return result
+
+    def label(self) -> int:
+        """A place to go to, not known yet."""
+        number = len(self._labels)
+        self._labels[number] = []
+        return number
+
+    def here(self, label: int) -> None:
+        """The label's place is the next call."""
+        for place in self._labels[label]:
+            self._to_block(place, len(self.words))
+
+    def on_error(self, result: Result, label: int) -> None:
+        """Go to a label after a call that failed."""
+        self._labels[label].append(result.call + _ON_ERROR)
+
+    def jump_to(self, result: Result, label: int) -> None:
+        """Go to a label after a call that did NOT fail."""
+        self._block_at.remove(result.call + _NEXT)
+        self._labels[label].append(result.call + _NEXT)
+
+    def finish(self) -> None:
+        """Lay the block out; nothing can be added afterwards."""
+        size = len(self.words) * WORD
+        self._block = (ctypes.c_int64 * (len(self.words) + len(self._data) // WORD))()
+        self.address = ctypes.addressof(self._block)
+        base = self.address + size
+        words = self.words
+        for place in self._block_at:
+            words[place] += self.address
+        for place in self._data_at:
+            words[place] += base
+        for at, place in self._data_pointers:
+            self._data[at : at + WORD] = (base + place).to_bytes(WORD, "little")
+        content = array.array("q", words).tobytes() + bytes(self._data)
+        ctypes.memmove(self.address, content, len(content))
+
+    # -- running
+
+    @property
+    def busy(self) -> bool:
+        """Whether a clone still uses the block."""
+        return self._running.value != 0
+
+    def prepare(self, launch_id: int, fault_fd: int, fds: list[int]) -> None:
+        """Set what differs from launch to launch."""
+        block = self._block
+        assert block is not None
+        block[0] = launch_id
+        block[3] = fault_fd
+        for place, index in self._fd_at:
+            block[place] = fds[index]
+
+    def launch(self, flags: int, *, exit_signal: int) -> tuple[int, int]:
+        """Clone this process and run the block in the clone; returns (pid, pidfd).
+
+        Raises:
+            OSError: of clone3(2).
+        """
+        if _entry is None:
+            pid, pidfd = syscalls.clone3(flags | abi.CLONE_CLEAR_SIGHAND, exit_signal=exit_signal)
+            if pid == 0:
+                self.interpret()
+                os._exit(_FAILED)
+            return pid, pidfd
+        self._running.value = 1
+        args = syscalls.clone_args
+        args.flags = flags | abi.CLONE_PIDFD | abi.CLONE_VM | abi.CLONE_CLEAR_SIGHAND | abi.CLONE_CHILD_CLEARTID
+        args.exit_signal = exit_signal
+        args.child_tid = ctypes.addressof(self._running)
+        pid = _entry(syscalls.clone_args_address, syscalls.CLONE_ARGS_SIZE, self.address)
+        args.child_tid = 0
+        if pid < 0:
+            self._running.value = 0
+            raise OSError(-pid, os.strerror(-pid))
+        return pid, syscalls.pidfd_cell.value
+
+    def interpret(self) -> None:
+        """Make the calls from Python: what the machine code does, in a clone that has its own memory.
+
+        Returns after the last call of a program that does not exec; never returns from one that does.
+        """
+        block = self._block
+        assert block is not None
+        at = HEADER_WORDS
+        while at < len(self.words):
+            result = syscalls.raw(*block[at : at + 7])
+            block[at + _RESULT] = result
+            if block[at + _OUT]:
+                ctypes.c_int64.from_address(block[at + _OUT]).value = result
+            following = block[at + _NEXT] if result >= 0 else block[at + _ON_ERROR]
+            if not following:
+                block[1], block[2] = block[at + _STEP], result
+                os.write(block[3], ctypes.string_at(self.address, RECORD_BYTES))
+                os._exit(_FAILED)
+            at = (following - self.address) // WORD
+
+
+def _load() -> Callable[[int, int, int], int] | None:
+    """The machine code for this processor, made executable; None where there is none, or a policy forbids it."""
+    code = _MACHINE_CODE.get(os.uname().machine)
+    if code is None:
+        return None
+    try:
+        address = syscalls.executable(code)
+    except OSError:
+        return None
+    entry: Callable[[int, int, int], int] = ctypes.PYFUNCTYPE(
+        ctypes.c_long, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p
+    )(address)
+    return entry
+
+
+_entry = _load()
