@@ -298,7 +298,7 @@ class Supervisor:
     ) -> None:
         result = timing.result(job, outcome)
         if self._results is not None:
-            await self._write(result)
+            self._write(result)
         self._watcher.finished(result)
         if self._results is None and result.ok and timing.stdout:
             # a good job's log has been shown: the next job writes over it, which spares the disk a file per job
@@ -309,19 +309,17 @@ class Supervisor:
         except anyio.BrokenResourceError:
             pass  # nobody listens any more
 
-    async def _write(self, result: report.Result) -> None:
-        """result.json, whole or not at all."""
+    def _write(self, result: report.Result) -> None:
+        """result.json, whole or not at all. Written in place of a thread's: it is small, and there may be thousands."""
         import json
-
-        import aiofiles
 
         from guntainer.report_text import json_object
 
         folder = f"{self._results}/{folder_name(result.id)}"
         try:
             os.makedirs(folder, exist_ok=True)
-            async with aiofiles.open(f"{folder}/result.json.new", "w", encoding="utf-8") as file:
-                await file.write(json.dumps(json_object(result), indent=2) + "\n")
+            with open(f"{folder}/result.json.new", "w", encoding="utf-8") as file:
+                file.write(json.dumps(json_object(result), indent=2) + "\n")
             os.replace(f"{folder}/result.json.new", f"{folder}/result.json")
         except OSError as error:
             self._watcher.note(f"result of {result.id}: {errors.describe_oserror(error)}")

@@ -138,6 +138,22 @@ def _look(args: argparse.Namespace, file: JobFile, jobs: tuple[Job, ...]) -> int
     return 0
 
 
+class _Log:
+    """Our own messages; structlog is loaded when there is the first one, since most batches have none."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._level = args.log_level or ("warning" if args.quiet else "debug" if args.verbose else "info")
+        self._format = args.log_format
+        self._logger: Any = None
+
+    def warning(self, text: str) -> None:
+        if self._logger is None:
+            from guntainer import log
+
+            self._logger = log.configure(level=self._level, format=self._format)
+        self._logger.warning(text)
+
+
 class _Batch:
     """One batch: what is shown, what is written, what it ends with."""
 
@@ -151,10 +167,7 @@ class _Batch:
         self._zygote = zygote
         self._results = os.path.abspath(args.results) if args.results else None
         self._lock = -1
-        level = args.log_level or ("warning" if args.quiet else "debug" if args.verbose else "info")
-        from guntainer import log
-
-        self._log = log.configure(level=level, format=args.log_format)
+        self._log = _Log(args)
 
     def run(self) -> int:
         import anyio
