@@ -7,6 +7,7 @@ be pure.
 from __future__ import annotations
 
 import errno
+import marshal
 import os
 
 from guntainer import errors, planner, rootfs, runfolder, spec
@@ -25,14 +26,53 @@ INITS = ("catatonit", "tini-static", "docker-init", "tini")
 _INIT_FOLDERS = ("/usr/bin", "/usr/libexec/podman", "/usr/lib/podman", "/usr/local/bin", "/bin", "/usr/libexec/docker")
 
 
-class Ground(Value):
-    """What all containers of one supervisor share."""
+class Ground:
+    """What all containers of one supervisor share, and what need not be worked out again for each.
 
-    shared: str
-    """A folder of ours for the skeleton layers and the mount point."""
-    run: Any
-    """() -> RunFolder: opened when the first writable layer on disk is needed."""
-    limits: tuple[tuple[int, int, int], ...] = ()
+    Args:
+        shared: a folder of ours for the skeleton layers and the mount point.
+        run: gives the run folder, which is opened when the first writable layer on disk is needed.
+        limits: (resource, soft, hard) for every command.
+    """
+
+    def __init__(
+        self, shared: str, run: Callable[[], RunFolder], limits: tuple[tuple[int, int, int], ...] = ()
+    ) -> None:
+        self.shared = shared
+        self.run = run
+        self.limits = limits
+        self.assemblies: dict[Any, Assembly] = {}
+        self._skeletons: dict[tuple[str, str, str], str] = {}
+        self._accounts: dict[tuple[str, str | None], spec.Account] = {}
+        self._point = ""
+
+    def skeleton(self, job: Job, tree: str) -> str:
+        """The skeleton layer for a job on a tree."""
+        key = (job.hostname, job.network, tree)
+        if key not in self._skeletons:
+            with_etc = _is_folder(f"{tree}/etc") is not False
+            self._skeletons[key] = runfolder.skeleton(
+                self.shared + "/skeleton", hostname=job.hostname, network=job.network, with_etc=with_etc
+            )
+        return self._skeletons[key]
+
+    def account(self, tree: str, user: str | None) -> spec.Account:
+        """Who `user` is in a tree."""
+        key = (tree, user)
+        if key not in self._accounts:
+            self._accounts[key] = rootfs.account(tree, user)
+        return self._accounts[key]
+
+    def mount_point(self) -> str:
+        """An empty folder on which every container mounts its root, in a mount namespace of its own."""
+        if not self._point:
+            point = f"{self.shared}/mount"
+            try:
+                os.mkdir(point, 0o700)
+            except FileExistsError:
+                pass
+            self._point = point
+        return self._point
 
 
 class Assembly(Value):
@@ -40,6 +80,8 @@ class Assembly(Value):
 
     spec: Spec
     plan: planner.Plan
+    data: bytes = b""
+    """The plan as it is sent."""
     layer: str = ""
     """The folder of its writable layer; "" where that is in memory."""
     scratch: str = ""
@@ -67,25 +109,55 @@ def assemble(
         UsageError: a mount or a user that makes no sense.
         HostError: no room for the writable layer.
     """
+    layer = "" if job.scratch.kind == "memory" and not copy else ground.run().layer()
+    # Copies of one job differ in nothing that a plan holds. Bind mounts are looked at each time: their sources may change.
+    key = (*(getattr(job, name) for name in _PLANNED), tree, layer, stdio, terminal, term, init, isolation)
+    known = None if job.mounts or copy else ground.assemblies.get(key)
+    if known is not None:
+        return known
+    try:
+        made = _assemble(job, tree, ground, stdio, layer, terminal, term, init, isolation, copy)
+    except BaseException:
+        if layer:
+            ground.run().give_back(layer)
+        raise
+    if len(ground.assemblies) >= _REMEMBERED:
+        ground.assemblies.clear()
+    ground.assemblies[key] = made
+    return made
+
+
+_PLANNED = ("command", "env", "workdir", "user", "hostname", "network", "init", "read_only", "scratch")
+_REMEMBERED = 256
+
+
+def _assemble(
+    job: Job,
+    tree: str,
+    ground: Ground,
+    stdio: planner.Stdio,
+    layer: str,
+    terminal: bool,
+    term: str,
+    init: str,
+    isolation: str,
+    copy: bool,
+) -> Assembly:
     spec.check_mounts(job)
-    account = rootfs.account(tree, job.user)
     config = spec.for_job(
         job,
         tree=tree,
-        account=account,
+        account=ground.account(tree, job.user),
         host_uid=os.geteuid(),
         host_gid=os.getegid(),
         terminal="pty" if terminal else "",
         term=term,
     )
-    etc = _is_folder(f"{tree}/etc")
-    skeleton = runfolder.skeleton(
-        ground.shared + "/skeleton", hostname=job.hostname, network=job.network, with_etc=etc is not False
-    )
+    skeleton = ground.skeleton(job, tree)
     if copy:
-        root, layer, scratch = _copied(tree, skeleton, ground.run())
+        root, scratch = _copied(tree, skeleton, layer), "copy"
     else:
-        root, layer, scratch = _layered(job, (skeleton, tree), ground)
+        root, scratch = _layered(job, (skeleton, tree), ground.mount_point(), layer)
     plan = planner.plan(
         config,
         root,
@@ -95,7 +167,7 @@ def assemble(
         limits=ground.limits,
         isolation=isolation,
     )
-    return Assembly(spec=config, plan=plan, layer=layer, scratch=scratch)
+    return Assembly(spec=config, plan=plan, data=marshal.dumps(plan), layer=layer, scratch=scratch)
 
 
 def _is_folder(path: str) -> bool | None:
@@ -106,25 +178,19 @@ def _is_folder(path: str) -> bool | None:
         return None
 
 
-def _layered(job: Job, lowers: tuple[str, ...], ground: Ground) -> tuple[planner.Root, str, str]:
-    point = f"{ground.shared}/mount"
-    try:
-        os.mkdir(point, 0o700)
-    except FileExistsError:
-        pass
-    if job.scratch.kind == "memory":
+def _layered(job: Job, lowers: tuple[str, ...], point: str, layer: str) -> tuple[planner.Root, str]:
+    if not layer:
         size = "" if job.scratch.size_bytes is None else str(job.scratch.size_bytes)
-        return planner.Root(lowers=lowers, mount_point=point, memory_size=size), "", "overlay on memory"
-    upper, work = ground.run().layer()
-    root = planner.Root(lowers=lowers, upper=upper, work=work, mount_point=point)
-    return root, os.path.dirname(upper), "overlay on disk"
+        return planner.Root(lowers=lowers, mount_point=point, memory_size=size), "overlay on memory"
+    root = planner.Root(lowers=lowers, upper=f"{layer}/upper", work=f"{layer}/work", mount_point=point)
+    return root, "overlay on disk"
 
 
-def _copied(tree: str, skeleton: str, run: RunFolder) -> tuple[planner.Root, str, str]:
+def _copied(tree: str, skeleton: str, layer: str) -> planner.Root:
     """A private copy of tree and skeleton, by cp(1): reflinks where the file system has them."""
     import subprocess
 
-    upper, _ = run.layer()
+    upper = f"{layer}/upper"
     subprocess.run(["cp", "-a", "--reflink=auto", f"{tree}/.", upper], check=True, capture_output=True)
     for name in os.listdir(skeleton):
         if _is_folder(f"{upper}/{name}") is False:
@@ -134,7 +200,7 @@ def _copied(tree: str, skeleton: str, run: RunFolder) -> tuple[planner.Root, str
         if os.path.lexists(f"{etc}/{name}"):
             os.unlink(f"{etc}/{name}")  # a link there would be followed
     subprocess.run(["cp", "-r", f"{skeleton}/.", upper], check=True, capture_output=True)
-    return planner.Root(folder=upper), os.path.dirname(upper), "copy"
+    return planner.Root(folder=upper)
 
 
 def check_sources(job: Job) -> None:

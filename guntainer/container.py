@@ -85,7 +85,7 @@ class Container:
             )
             layer = made.layer
             try:
-                self._child = await self._launcher.launch(made.plan, fds)
+                self._child = await self._launcher.launch(made.plan, fds, data=made.data)
             finally:
                 for fd in fds[len(stdio.fds) :]:
                     os.close(fd)
@@ -96,7 +96,7 @@ class Container:
         finally:
             stdio.close()
             if layer:
-                await self._remove(layer)
+                await self._give_back(layer)
 
     def _init(self, fds: list[int]) -> str:
         if not self._job.init:
@@ -115,9 +115,12 @@ class Container:
         try:
             if self._killed:
                 stopping.kill(child.pidfd)
-            with anyio.move_on_after(self._job.timeout_s) as scope:
+            if self._job.timeout_s is None:
                 await asyncio.shield(self._ended)
-            timed_out = scope.cancelled_caught
+            else:
+                with anyio.move_on_after(self._job.timeout_s) as scope:
+                    await asyncio.shield(self._ended)
+                timed_out = scope.cancelled_caught
         finally:
             with anyio.CancelScope(shield=True):
                 if not self._ended.done():
@@ -155,8 +158,8 @@ class Container:
         if self._child is not None and self._ended is not None and not self._ended.done():
             stopping.kill(self._child.pidfd)
 
-    async def _remove(self, layer: str) -> None:
-        """Remove the writable layer: at once where it is empty, in a thread where something was written."""
+    async def _give_back(self, layer: str) -> None:
+        """The writable layer: at once where nothing was written, else removed in a thread."""
         with anyio.CancelScope(shield=True):
-            if not runfolder.remove_empty_layer(layer):
+            if not self._ground.run().give_back(layer):
                 await anyio.to_thread.run_sync(runfolder.remove_layer, layer)

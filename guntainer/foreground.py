@@ -8,7 +8,6 @@ where there is one.
 from __future__ import annotations
 
 import _signal
-import marshal
 import os
 import select
 
@@ -105,7 +104,7 @@ class Foreground:
                 copy=copy,
             )
             self.layer = made.layer
-            self._launch(made.plan, fds)
+            self._launch(made, fds)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -119,10 +118,10 @@ class Foreground:
             self._end()
         return self._exit(status)
 
-    def _launch(self, plan: planner.Plan, fds: list[int]) -> None:
-        self._operations = plan[1:3]
+    def _launch(self, made: assembly.Assembly, fds: list[int]) -> None:
+        self._operations = made.plan[1:3]
         try:
-            self._pid, self._pidfd = self._launches.launch(marshal.dumps(plan), fds, 1)
+            self._pid, self._pidfd = self._launches.launch(made.data, fds, 1)
         except OSError as error:
             raise faults.clone_error(error.errno or 0) from None
         if self._job.timeout_s is not None:

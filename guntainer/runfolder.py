@@ -66,6 +66,7 @@ class RunFolder:
         self.path = ""
         self._lock = -1
         self._count = 0
+        self._free: list[str] = []
 
     def __enter__(self) -> RunFolder:
         for _ in range(_TRIES):
@@ -90,8 +91,10 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self.remove()
 
-    def layer(self) -> tuple[str, str]:
-        """A new pair of empty folders (upper, work) for one container's writable layer."""
+    def layer(self) -> str:
+        """A folder with empty folders upper/ and work/ for one container's writable layer."""
+        if self._free:
+            return self._free.pop()
         self._count += 1
         folder = f"{self.path}/{self._count}"
         try:
@@ -100,7 +103,24 @@ class RunFolder:
             os.mkdir(f"{folder}/work", 0o755)
         except OSError as error:
             raise errors.HostError(_full(error)) from None
-        return f"{folder}/upper", f"{folder}/work"
+        return folder
+
+    def give_back(self, folder: str) -> bool:
+        """A layer whose container has ended: kept for the next one where nothing was written to it.
+
+        Returns:
+            False where something was: the caller removes it, which may take a while.
+        """
+        try:
+            if os.listdir(f"{folder}/upper"):
+                return False
+        except OSError:
+            return False
+        _empty_work(folder)
+        if os.listdir(f"{folder}/work"):
+            return False
+        self._free.append(folder)
+        return True
 
     def remove(self) -> None:
         """Remove everything; what can not be removed is left to the next start, with its lock free."""
@@ -152,21 +172,25 @@ def _rmdir(path: str) -> bool:
     return True
 
 
-def remove_empty_layer(folder: str) -> bool:
-    """Remove a layer to which nothing was written: a few calls and no walk; False where there is more to do."""
-    # overlayfs leaves work/work with mode 000, and in it the mark of `volatile`
+def _empty_work(folder: str) -> None:
+    """overlayfs leaves work/work with mode 000, and in it the mark of `volatile`, which it would refuse to mount over."""
     try:
         os.chmod(f"{folder}/work/work", 0o700)
     except OSError:
         pass
-    for name in ("work/work/incompat/volatile", "work/work/incompat", "work/work", "work", "upper"):
+    for name in ("work/work/incompat/volatile", "work/work/incompat", "work/work"):
         _rmdir(f"{folder}/{name}")
-    return _rmdir(folder)
+
+
+def _remove_empty_layer(folder: str) -> bool:
+    """Remove a layer to which nothing was written: a few calls and no walk; False where there is more to do."""
+    _empty_work(folder)
+    return _rmdir(f"{folder}/work") and _rmdir(f"{folder}/upper") and _rmdir(folder)
 
 
 def remove_layer(folder: str) -> bool:
     """Remove a folder of layers, whatever was written there; False where that failed."""
-    if remove_empty_layer(folder) or not os.path.lexists(folder):
+    if _remove_empty_layer(folder) or not os.path.lexists(folder):
         return True
     from guntainer.store.remove import remove_tree
 

@@ -94,7 +94,7 @@ class Supervisor:
         self._launcher = Launcher(zygote)
         self._folder: RunFolder | None = None
         self._preparation = Preparation(self._store, self._run_folder, self._watcher.progress)
-        self._ground = assembly.Ground(shared=self._store.path, run=self._run_folder)
+        self._ground = assembly.Ground(self._store.path, self._run_folder)
         self._live: dict[str, Container] = {}
         self._scopes: dict[str, list[anyio.CancelScope]] = {}
         self._why: dict[str, str] = {}
@@ -134,7 +134,7 @@ class Supervisor:
     def _affordable(self) -> int:
         """How many containers the descriptor limit lets live at once; raises the soft limit to the hard one first."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._ground = self._ground.replace(limits=((resource.RLIMIT_NOFILE, soft, hard),))
+        self._ground.limits = ((resource.RLIMIT_NOFILE, soft, hard),)
         want = self._parallel * _FDS_PER_JOB + _FDS_OWN
         if soft < want and soft != resource.RLIM_INFINITY:
             soft = want if hard == resource.RLIM_INFINITY else hard

@@ -259,7 +259,7 @@ class _Run:
     def _in(self, tree: str, shared: str) -> int:
         from guntainer import assembly
 
-        ground = assembly.Ground(shared=shared, run=self.folder)
+        ground = assembly.Ground(shared, self.folder)
         terminal = self._wants_terminal()
         if self._args.dry_run:
             return self._dry_run(tree, ground, terminal)

@@ -85,8 +85,11 @@ class Launcher:
             asyncio.get_running_loop().remove_reader(self._zygote.sock.fileno())
         self._watching = False
 
-    async def launch(self, plan: Plan, fds: list[int]) -> Child:
+    async def launch(self, plan: Plan, fds: list[int], *, data: bytes = b"") -> Child:
         """Launch a plan with its descriptors, which stay the caller's.
+
+        Args:
+            data: the plan's marshalled form, where the caller has it.
 
         Raises:
             LauncherLost: the helper died meanwhile.
@@ -101,7 +104,7 @@ class Launcher:
             try:
                 # A cancelled caller must not lose a container that is being cloned: the answer is waited for.
                 with anyio.CancelScope(shield=True):
-                    await self._send(zygote, launch_id, plan, fds)
+                    await self._send(zygote, launch_id, data or marshal.dumps(plan), fds)
                     pid, pidfd = await future
             finally:
                 self._waiting.pop(launch_id, None)
@@ -109,13 +112,12 @@ class Launcher:
             raise faults.clone_error(pidfd)
         return Child(launch_id, pid, pidfd, zygote, plan)
 
-    async def _send(self, zygote: Zygote, launch_id: int, plan: Plan, fds: list[int]) -> None:
-        inner = marshal.dumps(plan)
-        data = marshal.dumps((launch_id, inner))
+    async def _send(self, zygote: Zygote, launch_id: int, plan: bytes, fds: list[int]) -> None:
+        data = marshal.dumps((launch_id, plan))
         large = -1
         if len(data) > _MESSAGE_LIMIT:
             large = os.memfd_create("plan")
-            os.write(large, inner)
+            os.write(large, plan)
             os.lseek(large, 0, os.SEEK_SET)
             data = marshal.dumps((launch_id, None))
             fds = [large, *fds]
