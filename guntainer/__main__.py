@@ -1,5 +1,5 @@
 """`python -m guntainer`: the same as the command `guntainer`."""
 
-from guntainer.cli import main
+from guntainer.cli import entry
 
-raise SystemExit(main())
+entry()

@@ -203,17 +203,6 @@ def _copied(tree: str, skeleton: str, layer: str) -> planner.Root:
     return planner.Root(folder=upper)
 
 
-def check_sources(job: Job) -> None:
-    """A bind mount's source must be there: nothing is made on the host, as podman does it.
-
-    Raises:
-        UsageError: naming the missing path.
-    """
-    for mount in job.mounts:
-        if mount.kind == "bind" and not os.path.exists(mount.source):
-            raise errors.UsageError(f"volume {mount.source}:{mount.target}: {mount.source} does not exist on the host")
-
-
 def next_rung(error: errors.SetupError, isolation: str, *, copy: bool) -> tuple[str, bool, str] | None:
     """What to try after a refused step: (isolation, copy, note), or None where there is nothing lower."""
     refused = error.errno in (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP)

@@ -15,17 +15,35 @@ if TYPE_CHECKING:
     from guntainer.jobs.model import Job
 
 
+def check_sources(job: Job) -> None:
+    """A bind mount's source must be there: nothing is made on the host, as podman does it.
+
+    Raises:
+        UsageError: naming the missing path.
+    """
+    for mount in job.mounts:
+        if mount.kind == "bind" and not os.path.exists(mount.source):
+            raise errors.UsageError(f"volume {mount.source}:{mount.target}: {mount.source} does not exist on the host")
+
+
 class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the warm path its import
     """`with open_rootfs(…) as (tree, shared)`: the lease is given back at the end.
 
     `shared` is a folder of ours for skeleton layers and the mount point.
     """
 
-    def __init__(self, job: Job, store: str | None, folder: Callable[[], Any], note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        store: str | None,
+        folder: Callable[[], Any],
+        progress: Callable[[int, int], None] | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:
         self._job = job
         self._store = store
         self._folder = folder
-        self._note = note
+        self._unpacking: dict[str, Any] = {"progress": progress, "meanwhile": meanwhile}
         self._lease: Any = None
 
     def __enter__(self) -> tuple[str, str]:
@@ -42,7 +60,7 @@ class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the
         if self._lease is None:
             from guntainer.store import fill
 
-            self._lease = fill.lease(store, path, sha256=self._job.rootfs.sha256)
+            self._lease = fill.lease(store, path, sha256=self._job.rootfs.sha256, **self._unpacking)
         check_architecture(self._lease.architecture, self._job.rootfs.name)
         return self._lease.tree, store.path
 
@@ -52,7 +70,7 @@ class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the
             return path, folder
         from guntainer.store import fill
 
-        tree = fill.unpack_temporary(path, f"{folder}/rootfs", sha256=self._job.rootfs.sha256)
+        tree = fill.unpack_temporary(path, f"{folder}/rootfs", sha256=self._job.rootfs.sha256, **self._unpacking)
         return tree, folder
 
     def __exit__(self, *_: object) -> None:

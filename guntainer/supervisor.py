@@ -15,7 +15,7 @@ import time
 
 import anyio
 
-from guntainer import assembly, errors, planner, report
+from guntainer import assembly, errors, opening, planner, report
 from guntainer.container import Container, Outcome
 from guntainer.jobs.names import folder_name
 from guntainer.launcher.client import Launcher
@@ -237,7 +237,7 @@ class Supervisor:
     async def _stages(self, job: Job, limiter: anyio.CapacityLimiter | None, timing: _Timing) -> Outcome:
         if (job.key or job.id) in self._why:
             raise _AlreadyCancelled(self._why[job.key or job.id])
-        assembly.check_sources(job)
+        opening.check_sources(job)
         tree = await self._preparation.tree(job)
         timing.prepared_ns = time.monotonic_ns()
         if limiter is None:

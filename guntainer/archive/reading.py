@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _BLOCK = 1 << 20
+_GZIP_BLOCK = 256 << 10  # larger ones are mapped anew for each block
 _PIPE_BYTES = 1 << 20
 _PACKAGES = "libarchive13 (Debian, Ubuntu) or libarchive (Fedora, Arch, Alpine)"
 _FORMATS = ("tar", "gnutar", "cpio", "zip", "7zip", "ar", "iso9660", "xar", "rar", "cab", "lha", "warc")
@@ -69,15 +70,18 @@ def load_libarchive() -> Any:
     return ffi
 
 
-class _Gunzip(threading.Thread):
-    """Decompresses a gzip file into a pipe; `failure` says what went wrong."""
+class Gunzip(threading.Thread):
+    """Decompresses a gzip file into a pipe; `failure` says what went wrong.
+
+    isal's bare decompressor: its file-like one imports more than a whole unpack of a small rootfs takes.
+    """
 
     def __init__(self, fd: int) -> None:
         super().__init__(daemon=True)
-        from isal import igzip
-
-        self._file = igzip.IGzipFile(fileobj=os.fdopen(os.dup(fd), "rb", _BLOCK), mode="rb")  # type: ignore[no-untyped-call]
+        self._fd = fd
         self.read_fd, self._write_fd = os.pipe()
+        self.consumed = 0
+        """Bytes of the file that were read so far."""
         self.failure = ""
         try:
             import fcntl
@@ -88,24 +92,56 @@ class _Gunzip(threading.Thread):
 
     def run(self) -> None:
         try:
-            while data := self._file.read(_BLOCK):
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(self._write_fd, view) :]
+            self._members()
         except BrokenPipeError:
             pass
-        except EOFError:
-            self.failure = "truncated"
         except Exception as error:
             self.failure = f"damaged ({error})"
         finally:
             os.close(self._write_fd)
+
+    def _members(self) -> None:
+        """A gzip file is one member after another, RFC 1952 2.2; zeros after the last are padding, as gzip(1) has it."""
+        from isal import isal_zlib
+
+        member: Any = None
+        data, at_end = b"", False
+        while True:
+            if not data and not at_end:
+                data = os.pread(self._fd, _GZIP_BLOCK, self.consumed)
+                self.consumed += len(data)
+                at_end = not data
+            if member is None:
+                data = data.lstrip(b"\0")
+                if not data:
+                    if at_end:
+                        return
+                    continue
+                member = isal_zlib.decompressobj(wbits=31)
+            out = member.decompress(data, _GZIP_BLOCK)
+            self._write(out)
+            if member.eof:
+                data, member = member.unused_data, None
+            elif at_end and not out:
+                self.failure = "truncated"
+                return
+            else:
+                data = member.unconsumed_tail
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._write_fd, view) :]
 
 
 class Reader:
     """One archive, from its descriptor to the end."""
 
     def __init__(self, fd: int, name: str, tree_fd: int, limits: Limits, progress: Callable[[int], None]) -> None:
+        # decompression comes first: it goes on in its thread while libarchive is being loaded
+        self._gunzip = Gunzip(fd) if os.pread(fd, 3, 0) == b"\x1f\x8b\x08" else None
+        if self._gunzip is not None:
+            self._gunzip.start()
         self._fd = fd
         self._name = name
         self._tree = Tree(tree_fd)
@@ -113,7 +149,6 @@ class Reader:
         self._limits = limits
         self._progress = progress
         self._ffi = load_libarchive()
-        self._gunzip: _Gunzip | None = None
         self._entries = self._size = self._devices = self._sockets = 0
 
     def unpack(self) -> Counts:
@@ -124,14 +159,9 @@ class Reader:
             ArchiveRefused: an entry would leave the tree, or a limit is passed.
             OSError: the disk.
         """
-        head = os.pread(self._fd, 512, 0)
-        if not head:
+        if not os.fstat(self._fd).st_size:
             raise errors.ArchiveError(f"{self._name}: empty")
-        source = self._fd
-        if head[:3] == b"\x1f\x8b\x08":
-            self._gunzip = _Gunzip(self._fd)
-            self._gunzip.start()
-            source = self._gunzip.read_fd
+        source = self._fd if self._gunzip is None else self._gunzip.read_fd
         ffi = self._ffi
         archive = ffi.read_new()
         try:
@@ -216,10 +246,7 @@ class Reader:
 
     def _consumed(self, archive: Any) -> int:
         if self._gunzip is not None:
-            try:
-                return os.lseek(self._fd, 0, os.SEEK_CUR)
-            except OSError:
-                return 0
+            return self._gunzip.consumed
         return int(self._ffi.filter_bytes(archive, -1))
 
     def _entry(self, archive: Any, entry: Any) -> None:

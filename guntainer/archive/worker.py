@@ -124,8 +124,42 @@ def _send(fd: int, message: tuple[Any, ...]) -> None:
         data = data[os.write(fd, data) :]
 
 
+class _Silent:
+    """A logger: every method there may be takes everything and does nothing."""
+
+    def __getattr__(self, _name: str) -> Any:
+        return lambda *_args, **_settings: None
+
+
+def _light_imports() -> None:
+    """Stand-ins for modules that libarchive-c imports at its start and that are not used here.
+
+    logging is for a warning that is switched off, ctypes.util, and with it subprocess and shutil, for a search that
+    `load_libarchive` has made unnecessary, the package's own front for its readers and writers. In this process, which
+    does nothing but unpack through its function table, they would double the start.
+    """
+    import types
+    from importlib.machinery import PathFinder
+
+    found = PathFinder.find_spec("libarchive")
+    if "libarchive" not in sys.modules and found is not None:
+        package: Any = types.ModuleType("libarchive")
+        package.__path__ = found.submodule_search_locations
+        sys.modules["libarchive"] = package
+
+    if "ctypes.util" not in sys.modules:
+        util: Any = types.ModuleType("ctypes.util")
+        util.find_library = lambda _name: None
+        sys.modules["ctypes.util"] = util
+    if "logging" not in sys.modules:
+        logging: Any = types.ModuleType("logging")
+        logging.getLogger = lambda _name: _Silent()
+        sys.modules["logging"] = logging
+
+
 def run(task: Task, write: int) -> None:
-    """Do the task and tell what came of it; never raises."""
+    """Do the task and tell what came of it; never raises. For a process that does nothing else afterwards."""
+    _light_imports()
     try:
         _send(write, ("done", _unpack(task, write)))
     except errors.GuntainerError as error:
@@ -145,13 +179,13 @@ def run(task: Task, write: int) -> None:
 def _unpack(task: Task, write: int) -> dict[str, Any]:
     import time
 
-    from guntainer.archive import inspection
     from guntainer.archive.reading import Limits, Reader
 
     os.umask(0)
+    # three threads take turns with short pieces of work: the decompressor must not wait 5 ms for its next one
+    sys.setswitchinterval(0.0002)
     fd = os.open(task.archive, os.O_RDONLY | os.O_CLOEXEC)
     before = os.fstat(fd)
-    hashing = _hash(task.archive) if task.hash else None
     tree = f"{task.folder}/tree"
     os.mkdir(tree, 0o755)
     root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -164,7 +198,11 @@ def _unpack(task: Task, write: int) -> dict[str, Any]:
             _send(write, ("progress", done, before.st_size))
 
     limits = Limits() if task.limits is None else Limits(size_bytes=task.limits[0], entries=task.limits[1])
-    counts = Reader(fd, task.name, root, limits, progress).unpack()
+    reader = Reader(fd, task.name, root, limits, progress)
+    hashing = _hash(task.archive) if task.hash else None
+    from guntainer.archive import inspection
+
+    counts = reader.unpack()
     top = inspection.rootfs_of(tree, task.name)
     rootfs = f"tree/{top}" if top else "tree"
     digest = hashing() if hashing is not None else ""
@@ -182,12 +220,13 @@ def _unpack(task: Task, write: int) -> dict[str, Any]:
 
 def _hash(path: str) -> Any:
     """Start hashing in a thread, beside the unpacking; returns a function that waits for the digest."""
-    import hashlib
     import threading
 
     found: list[str] = []
 
     def work() -> None:
+        import hashlib
+
         with open(path, "rb") as file:
             found.append(hashlib.file_digest(file, "sha256").hexdigest())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from guntainer import errors
 
@@ -11,12 +12,26 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """argparse makes a formatter for each option that is added, and each asks shutil for the terminal's width, unless it is given."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns())
+
+
+def _columns() -> int:
+    try:
+        return min(max(os.get_terminal_size(1).columns - 2, 40), 118)
+    except OSError:
+        return 98
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises UsageError instead of leaving the program."""
 
     def __init__(self, **settings: Any) -> None:
         settings.setdefault("allow_abbrev", False)
-        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        settings.setdefault("formatter_class", _Formatter)
         super().__init__(**settings)
 
     def error(self, message: str) -> NoReturn:

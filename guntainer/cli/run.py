@@ -211,6 +211,13 @@ def _variable(found: dict[str, str], text: str, where: str) -> None:
         found[key] = os.environ[key]
 
 
+def _import_the_rest() -> None:
+    """What comes after an unpack, imported while another process unpacks."""
+    import guntainer.foreground
+
+    assert guntainer.foreground
+
+
 class _Run:
     """One run: lease the rootfs, launch, wait, clean up, in that order and back."""
 
@@ -232,9 +239,9 @@ class _Run:
             write(f"guntainer: {text}\n" if level in ("info", "debug") else f"guntainer: {level}: {text}\n")
 
     def run(self) -> int:
-        from guntainer import assembly, runfolder
+        from guntainer import opening, runfolder
 
-        assembly.check_sources(self._job)
+        opening.check_sources(self._job)
         runfolder.remove_stale()
         try:
             with self._rootfs() as rootfs:
@@ -254,7 +261,15 @@ class _Run:
     def _rootfs(self) -> Any:
         from guntainer.opening import open_rootfs
 
-        return open_rootfs(self._job, self._args.store, self.folder, self.note)
+        progress = self._progress if os.isatty(2) and not self._args.quiet else None
+        return open_rootfs(self._job, self._args.store, self.folder, progress, _import_the_rest)
+
+    def _progress(self, done: int, total: int) -> None:
+        """Of an unpack, on one line of the terminal that is gone when it is over."""
+        if total and done < total:
+            write(f"\runpacking {os.path.basename(self._job.rootfs.name)}: {done * 100 // total} %\x1b[K")
+        else:
+            write("\r\x1b[K")
 
     def _in(self, tree: str, shared: str) -> int:
         from guntainer import assembly

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from guntainer.store.lookup import Lease, Store
 
     Progress = Callable[[int, int], None]
+    Meanwhile = Callable[[], None]
     LimitPair = tuple[int, int]
 
 _KILL = 9
@@ -92,11 +93,7 @@ class Filling:
         return lease
 
     def _place(self, digest: str, facts: dict[str, Any]) -> Lease:
-        import json
-
         meta = {**facts, "layout": VERSION, "sources": [self._archive], "key": list(facts["key"])}
-        with open(f"{self._folder}/meta.json", "w", encoding="utf-8", errors="backslashreplace") as text:
-            json.dump(meta, text, indent=2)
         os.close(os.open(f"{self._folder}/lock", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         with open(f"{self._folder}/meta", "wb") as file:
             file.write(marshal.dumps(meta))
@@ -150,11 +147,13 @@ def crashed(archive: str, status: int) -> errors.ArchiveError:
     return errors.ArchiveError(f"{archive}: its unpacker ended {how}", hint="nothing of it was kept; run it again")
 
 
-def _work(task: worker.Task, progress: Progress | None) -> dict[str, Any]:
+def _work(task: worker.Task, progress: Progress | None, meanwhile: Meanwhile | None = None) -> dict[str, Any]:
     """Fork a worker and wait for it; whatever interrupts this, it is dead and waited for afterwards."""
     pid, read = worker.fork(task)
     status = None
     try:
+        if meanwhile is not None:
+            meanwhile()
         pipe = worker.Pipe()
         last: tuple[Any, ...] | None = None
         while data := os.read(read, 1 << 16):
@@ -173,6 +172,8 @@ def _work(task: worker.Task, progress: Progress | None) -> dict[str, Any]:
         return facts
     finally:
         os.close(read)
+        if progress is not None:
+            progress(1, 1)
         if status is None:
             os.kill(pid, _KILL)
             os.waitpid(pid, 0)
@@ -184,13 +185,15 @@ def lease(
     *,
     sha256: str | None = None,
     progress: Progress | None = None,
+    meanwhile: Meanwhile | None = None,
     limits: LimitPair | None = None,
 ) -> Lease:
     """The lease of an archive, unpacked if need be. For a process with one thread.
 
     Args:
         sha256: 64 hex digits that the archive must have.
-        progress: called with (bytes read, size) at most ten times a second.
+        progress: called with (bytes read, size) at most ten times a second, and at the end.
+        meanwhile: called once the unpacking goes on in its process.
         limits: the most (bytes, entries) that it may unpack to.
 
     Raises:
@@ -201,7 +204,7 @@ def lease(
     try:
         filling.lock(wait=True)
         begun = filling.begin()
-        return filling.finish(_work(begun, progress)) if isinstance(begun, worker.Task) else begun
+        return filling.finish(_work(begun, progress, meanwhile)) if isinstance(begun, worker.Task) else begun
     finally:
         filling.close()
 
@@ -223,8 +226,9 @@ def unpack_temporary(
     *,
     sha256: str | None = None,
     progress: Progress | None = None,
+    meanwhile: Meanwhile | None = None,
     limits: LimitPair | None = None,
 ) -> str:
     """Unpack into a new folder `into`, which is the caller's to remove, and return the rootfs's path."""
     task = temporary_task(archive, into, sha256, limits)
-    return temporary_tree(task, _work(task, progress), sha256)
+    return temporary_tree(task, _work(task, progress, meanwhile), sha256)
