@@ -56,6 +56,7 @@ class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the
         store = open_store(self._store)
         if kind == "folder":
             return path, store.path
+        store.tidy()
         self._lease = store.find(path, self._job.rootfs.sha256)
         if self._lease is None:
             from guntainer.store import fill

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from guntainer.jobs.model import Job, Source
     from guntainer.runfolder import RunFolder
+    from guntainer.store.headstart import HeadStart
     from guntainer.store.lookup import Lease, Store
 
     Progress = Callable[[str, int, int], None]
@@ -40,8 +41,15 @@ class _Key(Value):
 class Preparation:
     """Opens sources and holds their leases until `release`."""
 
-    def __init__(self, store: Store, run: Callable[[], RunFolder], progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run: Callable[[], RunFolder],
+        progress: Progress | None = None,
+        head_start: HeadStart | None = None,
+    ) -> None:
         self._store = store
+        self._head_start = head_start
         self._run = run
         self._progress = progress
         self._entries: dict[_Key, _Entry] = {}
@@ -94,8 +102,9 @@ class Preparation:
         from guntainer.store import asynchronous
 
         async with self._unpackers:
+            begun = self._head_start.take(source.location, source.sha256) if self._head_start else None
             return await asynchronous.lease(
-                self._store, source.location, sha256=source.sha256, progress=self._report(source.name)
+                self._store, source.location, sha256=source.sha256, progress=self._report(source.name), begun=begun
             )
 
     def _report(self, name: str) -> Any:
@@ -105,7 +114,9 @@ class Preparation:
         return lambda done, total: told(name, done, total)
 
     def release(self) -> None:
-        """Give the leases back."""
+        """Give the leases back, and end unpacks that no job has come to wait for."""
+        if self._head_start is not None:
+            self._head_start.close()
         for lease in self._leases:
             lease.release()
         self._leases.clear()

@@ -5,9 +5,10 @@ Pure: opens no file. Texts are made in `report_text`, JSON by the door.
 
 from __future__ import annotations
 
-import signal as _signal
+import _signal
 
 from guntainer import errors
+from guntainer.jobs.values import signal_names
 from guntainer.value import Value
 
 # The closed set of reasons. Plain strings: an enum costs `guntainer run` two milliseconds of imports.
@@ -50,10 +51,10 @@ class Exit(Value):
 
 def signal_name(number: int) -> str:
     """`SIGTERM` for 15; real-time signals count from SIGRTMIN."""
-    try:
-        return _signal.Signals(number).name
-    except ValueError:
-        return f"SIGRTMIN+{number - _signal.SIGRTMIN}" if number > _signal.SIGRTMIN else f"signal {number}"
+    name = signal_names().get(number)
+    if name is not None:
+        return name
+    return f"SIGRTMIN+{number - _signal.SIGRTMIN}" if number > _signal.SIGRTMIN else f"signal {number}"
 
 
 def exited(code: int) -> Exit:

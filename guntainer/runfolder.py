@@ -19,7 +19,7 @@ import errno
 import fcntl
 import os
 
-from guntainer import errors
+from guntainer import errors, interrupts
 
 _TRIES = 100
 
@@ -69,23 +69,30 @@ class RunFolder:
         self._free: list[str] = []
 
     def __enter__(self) -> RunFolder:
+        with interrupts.held():
+            return self._make()
+
+    def _make(self) -> RunFolder:
         for _ in range(_TRIES):
+            lock = -1
             try:
                 base = _base()
                 name = f"{os.getpid()}-{os.urandom(4).hex()}"
                 lock = os.open(f"{base}/{name}.lock", os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                if os.fstat(lock).st_nlink:
-                    self._lock = lock
-                    self.path = f"{base}/{name}"
-                    os.mkdir(self.path, 0o700)
+                if os.fstat(lock).st_nlink:  # else another start took the free lock for a dead run's
+                    os.mkdir(f"{base}/{name}", 0o700)
+                    self.path, self._lock = f"{base}/{name}", lock
                     return self
-                os.close(lock)  # another start took the free lock for a dead run's
             except FileNotFoundError:
-                continue  # the base went with another run's end
+                pass  # the base went with another run's end
             except OSError as error:
-                self._unlock()
+                if lock >= 0:
+                    _unlink(f"{base}/{name}.lock")
                 raise errors.HostError(_full(error)) from None
+            finally:
+                if lock >= 0 and self._lock != lock:
+                    os.close(lock)
         raise errors.HostError("can not make a run folder: it vanishes at once", hint="is something cleaning TMPDIR?")
 
     def __exit__(self, *_: object) -> None:
@@ -99,7 +106,8 @@ class RunFolder:
         folder = f"{self.path}/{self._count}"
         try:
             os.mkdir(folder, 0o700)
-            os.mkdir(f"{folder}/upper", 0o755)
+            os.mkdir(f"{folder}/upper")
+            os.chmod(f"{folder}/upper", 0o755)  # the container's root folder has this mode, whatever the umask is
             os.mkdir(f"{folder}/work", 0o755)
         except OSError as error:
             raise errors.HostError(_full(error)) from None
@@ -134,12 +142,14 @@ class RunFolder:
         _rmdir(base)
 
     def keep(self) -> str:
-        """Leave the folder to the user: no later start will take it for a dead run's.
+        """Leave the folder to the user, without overlayfs's own: no later start will take it for a dead run's.
 
         Returns:
             its path
         """
         path, self.path = self.path, ""
+        for layer in range(1, self._count + 1):
+            _empty_work(f"{path}/{layer}")
         _unlink(path + ".lock")
         self._unlock()
         return path
@@ -266,7 +276,8 @@ def skeleton(parent: str, *, hostname: str, network: str, with_etc: bool = True)
     try:
         os.makedirs(made, 0o755)
         for name in _MOUNT_POINTS[: None if with_etc else -1]:
-            os.mkdir(f"{made}/{name}", 0o755)
+            os.mkdir(f"{made}/{name}")
+            os.chmod(f"{made}/{name}", 0o755)
         for name, text in files.items():
             with open(f"{made}/etc/{name}", "w", encoding="utf-8", errors="surrogateescape") as file:
                 os.fchmod(file.fileno(), 0o644)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from guntainer.jobs.model import Job
     from guntainer.launcher.spawn import Zygote
+    from guntainer.store.headstart import HeadStart
 
 _FDS_PER_JOB = 8  # pidfd, two pipes, two logs, stdin, and what a launch needs meanwhile
 _FDS_OWN = 64
@@ -72,6 +73,7 @@ class Supervisor:
         fail_fast: the first failure cancels everything else.
         require_full: refuse lower rungs of the isolation ladder.
         zygote: a fork helper that was started before.
+        head_start: unpacks that were started before.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Supervisor:
         fail_fast: bool = False,
         require_full: bool = False,
         zygote: Zygote | None = None,
+        head_start: HeadStart | None = None,
     ) -> None:
         self._parallel = parallel or len(os.sched_getaffinity(0))
         self._results = results
@@ -93,7 +96,7 @@ class Supervisor:
         self._store = open_store(store)
         self._launcher = Launcher(zygote)
         self._folder: RunFolder | None = None
-        self._preparation = Preparation(self._store, self._run_folder, self._watcher.progress)
+        self._preparation = Preparation(self._store, self._run_folder, self._watcher.progress, head_start)
         self._ground = assembly.Ground(self._store.path, self._run_folder)
         self._live: dict[str, Container] = {}
         self._scopes: dict[str, list[anyio.CancelScope]] = {}
@@ -110,6 +113,7 @@ class Supervisor:
 
     async def __aenter__(self) -> Self:
         remove_stale()
+        self._store.tidy()
         self._slots = anyio.CapacityLimiter(self._affordable())
         await self._launcher.__aenter__()
         self._tasks = await anyio.create_task_group().__aenter__()

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "guntainer"
 
 # Rooms from the lowest storey to the highest; a module may import from its own storey and from below.
 STOREYS = [
-    ["value", "errors", "jobs", "report", "report_text", "spec"],
+    ["value", "errors", "interrupts", "jobs", "report", "report_text", "spec"],
     ["kernel"],
     ["init"],
     ["planner", "faults", "stopping", "rootfs", "runfolder", "archive", "store", "opening", "assembly"],

@@ -1,7 +1,7 @@
 """Read an archive with libarchive, entry by entry, into a Tree.
 
 libarchive_read(3) through libarchive-c's function table; its own extraction is not used, because its flags do not stop
-every escape. gzip is decompressed by isal, several times faster and with the checksum looked at, which libarchive's
+every escape. gzip is decompressed by `feeder`, several times faster and with the checksum looked at, which libarchive's
 reader does not do.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import threading
 
 from guntainer import errors
+from guntainer.archive.feeder import Feeder
 from guntainer.archive.tree import Tree, show
 from guntainer.value import Value
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _BLOCK = 1 << 20
-_GZIP_BLOCK = 256 << 10  # larger ones are mapped anew for each block
-_PIPE_BYTES = 1 << 20
 _PACKAGES = "libarchive13 (Debian, Ubuntu) or libarchive (Fedora, Arch, Alpine)"
 _FORMATS = ("tar", "gnutar", "cpio", "zip", "7zip", "ar", "iso9660", "xar", "rar", "cab", "lha", "warc")
 _IFMT, _IFREG, _IFDIR, _IFLNK, _IFIFO, _IFSOCK = 0o170000, 0o100000, 0o040000, 0o120000, 0o010000, 0o140000
@@ -70,89 +68,29 @@ def load_libarchive() -> Any:
     return ffi
 
 
-class Gunzip(threading.Thread):
-    """Decompresses a gzip file into a pipe; `failure` says what went wrong.
+class Reader:
+    """One archive, from its descriptor to the end.
 
-    isal's bare decompressor: its file-like one imports more than a whole unpack of a small rootfs takes.
+    Args:
+        feeder: reads the archive's bytes; started before this, so that it works while libarchive is being loaded.
+        tree_fd: the open folder to unpack into.
+        progress: called now and then with the bytes of the archive that were read.
     """
 
-    def __init__(self, fd: int) -> None:
-        super().__init__(daemon=True)
-        self._fd = fd
-        self.read_fd, self._write_fd = os.pipe()
-        self.consumed = 0
-        """Bytes of the file that were read so far."""
-        self.failure = ""
-        try:
-            import fcntl
-
-            fcntl.fcntl(self._write_fd, 1031, _PIPE_BYTES)  # F_SETPIPE_SZ
-        except OSError:
-            pass
-
-    def run(self) -> None:
-        try:
-            self._members()
-        except BrokenPipeError:
-            pass
-        except Exception as error:
-            self.failure = f"damaged ({error})"
-        finally:
-            os.close(self._write_fd)
-
-    def _members(self) -> None:
-        """A gzip file is one member after another, RFC 1952 2.2; zeros after the last are padding, as gzip(1) has it."""
-        from isal import isal_zlib
-
-        member: Any = None
-        data, at_end = b"", False
-        while True:
-            if not data and not at_end:
-                data = os.pread(self._fd, _GZIP_BLOCK, self.consumed)
-                self.consumed += len(data)
-                at_end = not data
-            if member is None:
-                data = data.lstrip(b"\0")
-                if not data:
-                    if at_end:
-                        return
-                    continue
-                member = isal_zlib.decompressobj(wbits=31)
-            out = member.decompress(data, _GZIP_BLOCK)
-            self._write(out)
-            if member.eof:
-                data, member = member.unused_data, None
-            elif at_end and not out:
-                self.failure = "truncated"
-                return
-            else:
-                data = member.unconsumed_tail
-
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._write_fd, view) :]
-
-
-class Reader:
-    """One archive, from its descriptor to the end."""
-
-    def __init__(self, fd: int, name: str, tree_fd: int, limits: Limits, progress: Callable[[int], None]) -> None:
-        # decompression comes first: it goes on in its thread while libarchive is being loaded
-        self._gunzip = Gunzip(fd) if os.pread(fd, 3, 0) == b"\x1f\x8b\x08" else None
-        if self._gunzip is not None:
-            self._gunzip.start()
+    def __init__(
+        self, fd: int, name: str, feeder: Feeder, tree_fd: int, limits: Limits, progress: Callable[[int], None]
+    ) -> None:
+        self._feeder = feeder
         self._fd = fd
         self._name = name
         self._tree = Tree(tree_fd)
-        self._tree_fd = tree_fd
         self._limits = limits
         self._progress = progress
         self._ffi = load_libarchive()
         self._entries = self._size = self._devices = self._sockets = 0
 
-    def unpack(self) -> Counts:
-        """Unpack all of it.
+    def unpack(self) -> tuple[Counts, str]:
+        """Unpack all of it; returns what was in it, and the archive's SHA-256 where the feeder takes it.
 
         Raises:
             ArchiveError: not an archive, cut, damaged, encrypted.
@@ -161,22 +99,24 @@ class Reader:
         """
         if not os.fstat(self._fd).st_size:
             raise errors.ArchiveError(f"{self._name}: empty")
-        source = self._fd if self._gunzip is None else self._gunzip.read_fd
         ffi = self._ffi
         archive = ffi.read_new()
         try:
-            self._open(archive, source)
+            self._open(archive, self._feeder.source_fd)
             self._loop(archive)
             tar = b"tar" in (ffi.format_name(archive) or b"").lower()
-            plain = ffi.filter_count(archive) <= 1 and self._gunzip is None
+            plain = ffi.filter_count(archive) <= 1 and not self._feeder.decompresses
         finally:
             ffi.read_free(archive)
-            self._settle()
+        failure, digest = self._feeder.finish()
+        if failure:
+            raise errors.ArchiveError(f"{self._name}: {failure} after {self._entries} entries")
         if tar and plain:
             self._check_end_mark()
         self._tree.finish()
         self._tree.close()
-        return Counts(entries=self._entries, size_bytes=self._size, devices=self._devices, sockets=self._sockets)
+        counts = Counts(entries=self._entries, size_bytes=self._size, devices=self._devices, sockets=self._sockets)
+        return counts, digest
 
     def _open(self, archive: Any, source: int) -> None:
         ffi = self._ffi
@@ -188,17 +128,6 @@ class Reader:
             ffi.read_open_fd(archive, source, _BLOCK)
         except Exception as error:
             raise self._error(error, archive) from None
-
-    def _settle(self) -> None:
-        """The decompressor ends with the archive; what comes after the last entry is looked at as well."""
-        if self._gunzip is None:
-            return
-        while self._gunzip.is_alive() and os.read(self._gunzip.read_fd, _BLOCK):
-            pass
-        os.close(self._gunzip.read_fd)
-        self._gunzip.join()
-        if self._gunzip.failure:
-            raise errors.ArchiveError(f"{self._name}: {self._gunzip.failure} after {self._entries} entries")
 
     def _check_end_mark(self) -> None:
         """An uncompressed tar that was cut between two entries shows it only by the missing zeros at its end."""
@@ -212,8 +141,8 @@ class Reader:
         text = getattr(error, "msg", None) or str(error)
         if isinstance(text, bytes):
             text = text.decode(errors="replace")
-        if self._gunzip is not None and self._gunzip.failure:
-            text = self._gunzip.failure
+        if self._feeder.decompresses:
+            text = self._feeder.failure() or text
         low = text.lower()
         if "encrypt" in low or "passphrase" in low:
             return errors.ArchiveError(f"{self._name}: encrypted", hint="unpack it with its password first")
@@ -245,8 +174,8 @@ class Reader:
             ffi.entry_free(entry)
 
     def _consumed(self, archive: Any) -> int:
-        if self._gunzip is not None:
-            return self._gunzip.consumed
+        if self._feeder.decompresses:
+            return self._feeder.consumed()
         return int(self._ffi.filter_bytes(archive, -1))
 
     def _entry(self, archive: Any, entry: Any) -> None:

@@ -14,7 +14,8 @@ import marshal
 import os
 import sys
 
-from guntainer import errors
+from guntainer import errors, interrupts
+from guntainer.archive.feeder import Feeder, close_all_but
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,11 +58,10 @@ def fork(task: Task) -> tuple[int, int]:
         try:
             import _signal
 
-            for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
-                _signal.signal(number, _signal.SIG_IGN)  # the parent decides, and kills
+            interrupts.ignore()  # the parent decides, and kills
             _signal.set_wakeup_fd(-1)
-            _die_with_parent(parent)
-            run(task, write)
+            close_all_but(0, 1, 2, write)
+            run(task, write, parent)
         finally:
             os._exit(0)
     os.close(write)
@@ -90,13 +90,9 @@ def spawn(task: Task) -> tuple[int, int]:
 
 def main(task: tuple[Any, ...]) -> None:
     """In the spawned interpreter."""
-    import _signal
-
-    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
-        _signal.signal(number, _signal.SIG_IGN)
+    interrupts.ignore()
     parent, archive, name, folder, hash_it, limits = task
-    _die_with_parent(parent)
-    run(Task(archive, name, folder, hash_it=hash_it, limits=limits), 1)
+    run(Task(archive, name, folder, hash_it=hash_it, limits=limits), 1, parent)
 
 
 class Pipe:
@@ -157,11 +153,10 @@ def _light_imports() -> None:
         sys.modules["logging"] = logging
 
 
-def run(task: Task, write: int) -> None:
+def run(task: Task, write: int, parent: int) -> None:
     """Do the task and tell what came of it; never raises. For a process that does nothing else afterwards."""
-    _light_imports()
     try:
-        _send(write, ("done", _unpack(task, write)))
+        _send(write, ("done", _unpack(task, write, parent)))
     except errors.GuntainerError as error:
         _send(write, ("failed", type(error).__name__, error.message, error.hint))
     except OSError as error:
@@ -176,16 +171,26 @@ def run(task: Task, write: int) -> None:
         _send(write, ("failed", "ArchiveError", f"{task.name}: {type(error).__name__}: {error}", ""))
 
 
-def _unpack(task: Task, write: int) -> dict[str, Any]:
-    import time
-
-    from guntainer.archive.reading import Limits, Reader
-
+def _unpack(task: Task, write: int, parent: int) -> dict[str, Any]:
     os.umask(0)
-    # three threads take turns with short pieces of work: the decompressor must not wait 5 ms for its next one
-    sys.setswitchinterval(0.0002)
     fd = os.open(task.archive, os.O_RDONLY | os.O_CLOEXEC)
     before = os.fstat(fd)
+    # first of all: it works while the rest is loaded here
+    feeder = Feeder(fd, hash_it=task.hash)
+    try:
+        _die_with_parent(parent)
+        _light_imports()
+        return _into_tree(task, fd, before, feeder, write)
+    finally:
+        feeder.close()
+
+
+def _into_tree(task: Task, fd: int, before: os.stat_result, feeder: Feeder, write: int) -> dict[str, Any]:
+    import time
+
+    from guntainer.archive import inspection
+    from guntainer.archive.reading import Limits, Reader
+
     tree = f"{task.folder}/tree"
     os.mkdir(tree, 0o755)
     root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -198,14 +203,9 @@ def _unpack(task: Task, write: int) -> dict[str, Any]:
             _send(write, ("progress", done, before.st_size))
 
     limits = Limits() if task.limits is None else Limits(size_bytes=task.limits[0], entries=task.limits[1])
-    reader = Reader(fd, task.name, root, limits, progress)
-    hashing = _hash(task.archive) if task.hash else None
-    from guntainer.archive import inspection
-
-    counts = reader.unpack()
+    counts, digest = Reader(fd, task.name, feeder, root, limits, progress).unpack()
     top = inspection.rootfs_of(tree, task.name)
     rootfs = f"tree/{top}" if top else "tree"
-    digest = hashing() if hashing is not None else ""
     after = os.fstat(fd)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise errors.ArchiveError(f"{task.name}: changed while it was unpacked", hint="run it again")
@@ -216,27 +216,3 @@ def _unpack(task: Task, write: int) -> dict[str, Any]:
         "key": (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns),
         **counts.as_dict(),
     }
-
-
-def _hash(path: str) -> Any:
-    """Start hashing in a thread, beside the unpacking; returns a function that waits for the digest."""
-    import threading
-
-    found: list[str] = []
-
-    def work() -> None:
-        import hashlib
-
-        with open(path, "rb") as file:
-            found.append(hashlib.file_digest(file, "sha256").hexdigest())
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-
-    def wait() -> str:
-        thread.join()
-        if not found:
-            raise errors.ArchiveError(f"{path}: can not be read to its end")
-        return found[0]
-
-    return wait

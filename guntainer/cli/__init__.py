@@ -30,44 +30,54 @@ def entry() -> NoReturn:
     import gc
     import os
 
-    from guntainer import errors
+    from guntainer import interrupts
 
     gc.set_threshold(50_000, 20, 20)
-    code = main()
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        code = errors.SIGNAL_BASE + 13
-    except OSError as error:
-        complain(f"standard output: {error.strerror}")
-        code = code or errors.OWN_FAILURE
-    os._exit(code)
+    interrupts.install()
+    os._exit(main())
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = sys.argv[1:] if argv is None else argv
-    if "--debug" in words[: _options_end(words)]:
-        return _command(words)
-    from guntainer import errors
+    from guntainer import errors, interrupts
 
+    global _as_json
+    debug = "--debug" in words[: _options_end(words)]
+    _as_json = "--log-format=json" in words or ("--log-format" in words and "json" in words)
     try:
         return _command(words)
     except errors.GuntainerError as error:
+        if debug:
+            _traceback()
         complain(str(error))
         code = error.exit_code
         if isinstance(error, errors.UsageError) and words[:1] != ["run"]:
             code = errors.USAGE
         return code
+    except interrupts.Interrupted as signal:
+        return errors.SIGNAL_BASE + signal.number
     except KeyboardInterrupt:
         return errors.INTERRUPTED
     except BrokenPipeError:
-        _forget_stdout()
         return errors.SIGNAL_BASE + 13  # SIGPIPE, as in a shell's pipe
     except OSError as error:
+        if debug:
+            _traceback()
         complain(errors.describe_oserror(error))
         return errors.OWN_FAILURE
+    except Exception as error:
+        # a mistake of ours, or a library's own kind of error: one line all the same
+        if debug:
+            _traceback()
+        complain(f"{type(error).__name__}: {error}; --debug shows where")
+        return errors.OWN_FAILURE
+
+
+def _traceback() -> None:
+    import traceback
+
+    write(traceback.format_exc())
 
 
 def _options_end(words: list[str]) -> int:
@@ -75,19 +85,36 @@ def _options_end(words: list[str]) -> int:
     return next((at for at, word in enumerate(words) if at and not word.startswith("-")), len(words))
 
 
-def _forget_stdout() -> None:
-    """Let the interpreter's last flush go nowhere: the reader is gone."""
+def complain(text: str, level: str = "error") -> None:
+    """One message on stderr, on one line whatever is in it: names in it may come from anywhere."""
+    if _as_json:
+        import json
+
+        write(json.dumps({"event": text, "level": level}) + "\n")
+        return
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    write(f"guntainer: {level}: {shown}\n")
+
+
+_as_json = False
+
+
+def show(text: str) -> None:
+    """Text to stdout, in UTF-8 whatever the locale says: a help text must not fail for a dash.
+
+    Raises:
+        OSError: it can not be written.
+    """
     import os
 
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
-
-
-def complain(text: str) -> None:
-    """One error on stderr."""
-    for line in text.splitlines() or [""]:
-        write(f"guntainer: error: {line}\n")
+    data = memoryview(text.encode("utf-8", "surrogateescape"))
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def write(text: str) -> None:
@@ -107,12 +134,12 @@ def _command(words: list[str]) -> int:
     if name in ("--version", "-V"):
         from guntainer import __version__
 
-        print(f"guntainer {__version__}")
+        show(f"guntainer {__version__}\n")
         return 0
     if name in ("", "--help", "-h", "help"):
         if name == "help" and words[1:] and words[1] in COMMANDS:
             return _load(words[1])(["--help"])
-        print(usage())
+        show(usage() + "\n")
         return 0 if name else 2
     import difflib
 

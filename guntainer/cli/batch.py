@@ -6,18 +6,19 @@ import os
 import sys
 
 from guntainer import errors
-from guntainer.cli import complain
-from guntainer.cli.parsing import Parser
+from guntainer.cli import complain, options, show
+from guntainer.cli.options import FLAG, LIST, NUMBER, Option, Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from typing import Any
 
+    from guntainer.cli.parsing import Parser
     from guntainer.jobs.load import JobFile
     from guntainer.jobs.model import Job
     from guntainer.launcher.spawn import Zygote
     from guntainer.report import Report, Result
+    from guntainer.store.headstart import HeadStart
 
 _FILE_LIMIT = 10 << 20
 _LEVELS = ("debug", "info", "warning", "error")
@@ -29,38 +30,75 @@ exit codes: 0 all good; 1 a job failed; 2 bad usage or a bad file; 125 guntainer
 """
 
 
-def parser() -> Parser:
-    p = Parser(prog="guntainer batch", description="Run the jobs of a job file.", epilog=_EPILOG)
-    add = p.add_argument
-    add("file", nargs="?", metavar="FILE", help="the job file")
-    add("-j", "--jobs", default="auto", metavar="N|auto", help="containers at once (default: one per core)")
-    add("--only", action="append", default=[], metavar="GLOB", help="only jobs whose name matches; may be repeated")
-    add("--check", action="store_true", help="check the file, run nothing")
-    add("--list", action="store_true", help="list the jobs, run nothing")
-    add("-n", "--dry-run", action="store_true", help="print what each job would run, run nothing")
-    add("--fail-fast", action="store_true", help="the first failure cancels the rest")
-    add("--output", choices=("live", "group", "quiet"), help="live lines (on a terminal), blocks per job, or neither")
-    add("--results", metavar="DIR", help="keep each job's stdout, stderr and result.json there")
-    add("--json", metavar="FILE", help="write one JSON object per job")
-    add("--store", metavar="DIR", help="where unpacked archives are kept")
-    add("--require-isolation", choices=("full",), metavar="full", help="refuse to run with less")
-    add(
+OPTIONS = (
+    Option("-h", "--help", kind=FLAG, help="show this and exit"),
+    Option("-j", "--jobs", default="auto", metavar="N|auto", help="containers at once (default: one per core)"),
+    Option("--only", kind=LIST, metavar="GLOB", help="only jobs whose name matches; may be repeated"),
+    Option("--check", kind=FLAG, help="check the file, run nothing"),
+    Option("--list", kind=FLAG, help="list the jobs, run nothing"),
+    Option("-n", "--dry-run", kind=FLAG, help="print what each job would run, run nothing"),
+    Option("--fail-fast", kind=FLAG, help="the first failure cancels the rest"),
+    Option(
+        "--output",
+        choices=("live", "group", "quiet"),
+        metavar="live|group|quiet",
+        help="live lines (on a terminal), blocks per job, or neither",
+    ),
+    Option("--results", metavar="DIR", help="keep each job's stdout, stderr and result.json there"),
+    Option("--json", metavar="FILE", help="write one JSON object per job"),
+    Option("--store", metavar="DIR", help="where unpacked archives are kept"),
+    Option("--require-isolation", choices=("full",), metavar="full", help="refuse to run with less"),
+    Option(
         "--max-cells",
-        type=int,
+        kind=NUMBER,
         default=1024,
         metavar="N",
-        help="the most cells a matrix may have (default: %(default)s)",
+        help="the most cells a matrix may have (default: {default})",
+    ),
+    Option("-q", "--quiet", kind=FLAG, help="no notes of our own"),
+    Option("-v", "--verbose", kind=FLAG, help="more of them"),
+    Option("--log-level", choices=_LEVELS, metavar="|".join(_LEVELS), help="the least that is shown (default: info)"),
+    Option(
+        "--log-format",
+        choices=("console", "json"),
+        default="console",
+        metavar="console|json",
+        help="how (default: {default})",
+    ),
+    Option("--debug", kind=FLAG, help="tracebacks"),
+)
+
+
+def parser() -> Parser:
+    """Every option, for completion and for what the quick reader leaves to argparse."""
+    from guntainer.cli.parsing import build
+
+    p = build(
+        OPTIONS, prog="guntainer batch", add_help=False, description="Run the jobs of a job file.", epilog=_EPILOG
     )
-    add("-q", "--quiet", action="store_true", help="no notes of our own")
-    add("-v", "--verbose", action="store_true", help="more of them")
-    add("--log-level", choices=_LEVELS, metavar="|".join(_LEVELS), help="the least that is shown (default: info)")
-    add("--log-format", choices=("console", "json"), default="console", help="how (default: %(default)s)")
-    add("--debug", action="store_true", help="tracebacks")
+    p.add_argument("file", nargs="?", metavar="FILE", help="the job file")
     return p
 
 
+def _options(words: list[str]) -> Options | None:
+    """The options, and `file` among them; None where help was asked for, and given."""
+    read = options.read(OPTIONS, words, interleaved=True)
+    if read is not None and len(read[1]) <= 1 and not read[0].help:
+        args, files = read
+        args.__dict__["file"] = files[0] if files else None
+        return args
+    p = parser()
+    if {"-h", "--help"} & set(words):
+        p.print_help()
+        return None
+    found: Any = p.parse(words)
+    return found
+
+
 def main(words: list[str]) -> int:
-    args = parser().parse(words)
+    args = _options(words)
+    if args is None:
+        return 0
     zygote: Zygote | None = None
     looking = args.check or args.list or args.dry_run
     if not looking:
@@ -79,7 +117,7 @@ def main(words: list[str]) -> int:
             zygote.close()
 
 
-def _batch(args: argparse.Namespace, zygote: Zygote | None, *, looking: bool) -> int:
+def _batch(args: Options, zygote: Zygote | None, *, looking: bool) -> int:
     file = _load(args)
     jobs = file.jobs
     if args.only:
@@ -102,7 +140,7 @@ def _parallel(text: str) -> int:
     return int(text)
 
 
-def _load(args: argparse.Namespace) -> JobFile:
+def _load(args: Options) -> JobFile:
     from guntainer.jobs.load import load
 
     path = args.file or next((name for name in _DEFAULT_FILES if os.path.exists(name)), None)
@@ -122,9 +160,9 @@ def _load(args: argparse.Namespace) -> JobFile:
     return load(text, path="<stdin>" if path == "-" else path, base=base, max_cells=args.max_cells)
 
 
-def _look(args: argparse.Namespace, file: JobFile, jobs: tuple[Job, ...]) -> int:
+def _look(args: Options, file: JobFile, jobs: tuple[Job, ...]) -> int:
     for warning in file.warnings:
-        complain(warning)
+        complain(warning, "warning")
     if args.list or args.dry_run:
         from guntainer.report_text import visible
 
@@ -132,16 +170,16 @@ def _look(args: argparse.Namespace, file: JobFile, jobs: tuple[Job, ...]) -> int
             line = visible(job.id)
             if args.dry_run:
                 line += f": {job.rootfs.location}: " + " ".join(map(repr, job.command or ("/bin/sh",)))
-            print(line)
+            show(line + "\n")
     else:
-        print(f"{file.path}: {len(jobs)} job{'' if len(jobs) == 1 else 's'}, no mistakes")
+        show(f"{file.path}: {len(jobs)} job{'' if len(jobs) == 1 else 's'}, no mistakes\n")
     return 0
 
 
 class _Log:
     """Our own messages; structlog is loaded when there is the first one, since most batches have none."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: Options) -> None:
         self._level = args.log_level or ("warning" if args.quiet else "debug" if args.verbose else "info")
         self._format = args.log_format
         self._logger: Any = None
@@ -158,7 +196,7 @@ class _Batch:
     """One batch: what is shown, what is written, what it ends with."""
 
     def __init__(
-        self, args: argparse.Namespace, jobs: tuple[Job, ...], file: JobFile, parallel: int, zygote: Zygote | None
+        self, args: Options, jobs: tuple[Job, ...], file: JobFile, parallel: int, zygote: Zygote | None
     ) -> None:
         self._args = args
         self._jobs = jobs
@@ -170,6 +208,29 @@ class _Batch:
         self._log = _Log(args)
 
     def run(self) -> int:
+        head_start = self._begin_unpacking()
+        try:
+            return self._run(head_start)
+        finally:
+            if head_start is not None:
+                head_start.close()
+
+    def _begin_unpacking(self) -> HeadStart | None:
+        """Unpackers for what is not in the store, before the event loop is imported: both take their time."""
+        from guntainer.store.lookup import open_store
+
+        store = open_store(self._args.store)
+        sources = {(job.rootfs.location, job.rootfs.sha256) for job in self._jobs if job.cache}
+        missing = [source for source in sorted(sources, key=str) if not store.has(source[0])]
+        if not missing:
+            return None
+        from guntainer.store.headstart import HeadStart
+
+        head_start = HeadStart()
+        head_start.begin(store, missing, most=len(os.sched_getaffinity(0)))
+        return head_start
+
+    def _run(self, head_start: HeadStart | None) -> int:
         import anyio
 
         for warning in self._file.warnings:
@@ -179,7 +240,7 @@ class _Batch:
             # before any job starts: a report that can not be written is not found out after an hour
             _writable(self._args.json)
         output = self._output()
-        report = anyio.run(self._supervise, output)
+        report = anyio.run(self._supervise, output, head_start)
         if self._args.json:
             anyio.run(self._write_json, report)
         if self._lock >= 0:
@@ -215,7 +276,7 @@ class _Batch:
             return output.Live(screen, width=max((len(job.id) for job in self._jobs), default=0), **common)
         return (output.Group if mode == "group" else output.Output)(screen, **common)
 
-    async def _supervise(self, output: Any) -> Report:
+    async def _supervise(self, output: Any, head_start: HeadStart | None) -> Report:
         import signal
 
         import anyio
@@ -230,6 +291,7 @@ class _Batch:
             fail_fast=self._args.fail_fast or self._file.fail_fast,
             require_full=self._args.require_isolation == "full",
             zygote=self._zygote,
+            head_start=head_start,
         )
 
         async def signals() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guntainer.cli import COMMANDS
+from guntainer.cli import COMMANDS, show
 from guntainer.cli.parsing import Parser
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -34,5 +34,5 @@ def main(words: list[str]) -> int:
     args = parser().parse(words)
     import shtab
 
-    print(shtab.complete(whole_parser(), shell=args.shell))
+    show(shtab.complete(whole_parser(), shell=args.shell) + "\n")
     return 0

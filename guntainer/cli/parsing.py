@@ -6,10 +6,13 @@ import argparse
 import os
 
 from guntainer import errors
+from guntainer.cli import show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
+
+    from guntainer.cli.options import Option, Options
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -34,6 +37,9 @@ class Parser(argparse.ArgumentParser):
         settings.setdefault("formatter_class", _Formatter)
         super().__init__(**settings)
 
+    def print_help(self, file: Any = None) -> None:
+        show(self.format_help())
+
     def error(self, message: str) -> NoReturn:
         raise errors.UsageError(f"{self.prog.removeprefix('guntainer ')}: {message}", hint=f"see {self.prog} --help")
 
@@ -48,9 +54,47 @@ class Parser(argparse.ArgumentParser):
         import difflib
 
         name = word.partition("=")[0]
-        near = difflib.get_close_matches(name, self._option_string_actions, n=1)
+        near = difflib.get_close_matches(
+            name, [one for one in self._option_string_actions if len(one) > 2], n=1, cutoff=0.7
+        )
         kind = "option" if word.startswith("-") else "argument"
         return f"unknown {kind} {name!r}" + (f", did you mean {near[0]}?" if near else "")
+
+
+def build(table: tuple[Option, ...], **settings: Any) -> Parser:
+    """The parser of an option table."""
+    parser = Parser(**settings)
+    for option in table:
+        how: dict[str, Any] = {"help": option.help.format(default=option.default)}
+        if option.kind == "flag":
+            how["action"] = "store_true"
+        else:
+            how["default"] = [] if option.kind == "list" else option.default
+            how["metavar"] = option.metavar or None
+            if option.kind == "list":
+                how["action"] = "append"
+            if option.kind == "number":
+                how["type"] = int
+            if option.choices:
+                how["choices"] = option.choices
+        parser.add_argument(*option.names, **how)
+    return parser
+
+
+def read_slowly(parser: Parser, words: list[str], *, positional: str) -> tuple[Options, list[str]] | None:
+    """As `options.read`, by argparse; None where help was asked for, and given.
+
+    Raises:
+        UsageError: a mistake, or no first positional, which `positional` names.
+    """
+    words, rest = split_at_positional(parser, words)
+    if "--help" in words:
+        parser.print_help()
+        return None
+    args: Any = parser.parse(words)
+    if not rest:
+        parser.error(f"{positional} is missing")
+    return args, rest
 
 
 def split_at_positional(parser: argparse.ArgumentParser, words: list[str]) -> tuple[list[str], list[str]]:

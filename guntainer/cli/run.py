@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 
 from guntainer import errors, report
-from guntainer.cli import write
-from guntainer.cli.parsing import Parser, split_at_positional
+from guntainer.cli import options, show, write
+from guntainer.cli.options import FLAG, LIST, Option, Options
 from guntainer.jobs import values
 from guntainer.jobs.model import DEFAULT_HOSTNAME, DEFAULT_STOP_TIMEOUT_S, NETWORKS, Job, Mount, Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
     from typing import Any
+
+    from guntainer.cli.parsing import Parser
 
 _LEVELS = ("debug", "info", "warning", "error")
 _EPILOG = """\
@@ -31,72 +32,76 @@ examples:
 """
 
 
+OPTIONS = (
+    Option("--help", kind=FLAG, help="show this and exit"),
+    Option("-e", "--env", kind=LIST, metavar="K[=V]", help="set a variable; without =V: the host's"),
+    Option("--env-file", kind=LIST, metavar="FILE", help="read K=V lines"),
+    Option("-v", "--volume", kind=LIST, metavar="SRC:DST[:ro]", help="bind a host path"),
+    Option("--mount", kind=LIST, metavar="type=bind|tmpfs,…", help="the same, spelled out"),
+    Option("--tmpfs", kind=LIST, metavar="DST[:size=…]", help="mount a memory file system"),
+    Option("-w", "--workdir", metavar="DIR", help="start there (default: /)"),
+    Option("-u", "--user", metavar="UID[:GID]|NAME", help="run as this user of the rootfs (default: root)"),
+    Option("-h", "--hostname", default=DEFAULT_HOSTNAME, metavar="NAME", help="host name (default: {default})"),
+    Option("--name", metavar="NAME", help="a name for messages"),
+    Option("-i", "--interactive", kind=FLAG, help="accepted: stdin is always passed on"),
+    Option("-t", "--tty", kind=FLAG, help="a pseudo-terminal (by default where stdin and stdout are one)"),
+    Option("--no-tty", kind=FLAG, help="no pseudo-terminal, ever"),
+    Option("--rm", kind=FLAG, help="accepted: nothing is kept anyway"),
+    Option("--keep", kind=FLAG, help="keep what the run wrote, and print where"),
+    Option("--read-only", kind=FLAG, help="make the root read-only"),
+    Option("--scratch", default="disk", metavar="disk|memory[:SIZE]", help="where the writable layer lies"),
+    Option("--network", default="host", metavar="|".join(NETWORKS), help="the host's, or none but lo"),
+    Option("--init", kind=FLAG, help="put a small init before the command"),
+    Option("--timeout", metavar="TIME", help="stop after this long (30s, 5m; a bare number is seconds)"),
+    Option("--stop-signal", default="TERM", metavar="SIGNAL", help="what asks the command to stop"),
+    Option("--stop-timeout", default=str(int(DEFAULT_STOP_TIMEOUT_S)), metavar="TIME", help="then wait this long"),
+    Option("--no-cache", kind=FLAG, help="unpack into a temporary folder and remove it afterwards"),
+    Option("--sha256", metavar="HEX", help="refuse an archive with another digest"),
+    Option("--store", metavar="DIR", help="where unpacked archives are kept"),
+    Option("--dry-run", kind=FLAG, help="print what would be done, start nothing"),
+    Option("--require-isolation", choices=("full",), metavar="full", help="refuse to run with less"),
+    Option("-q", "--quiet", kind=FLAG, help="no notes of our own"),
+    Option("--verbose", kind=FLAG, help="more of them"),
+    Option("--log-level", choices=_LEVELS, metavar="|".join(_LEVELS), help="the least that is shown (default: info)"),
+    Option(
+        "--log-format",
+        choices=("console", "json"),
+        default="console",
+        metavar="console|json",
+        help="how (default: {default})",
+    ),
+    Option("--debug", kind=FLAG, help="tracebacks"),
+)
+
+
 def parser() -> Parser:
-    p = Parser(
+    """Every option, for completion and for what the quick reader leaves to argparse."""
+    from guntainer.cli.parsing import build
+
+    return build(
+        OPTIONS,
         prog="guntainer run",
         add_help=False,
         usage="guntainer run [OPTIONS] ROOTFS [COMMAND [ARGS…]]",
         description="Run a command in a rootfs, as your own user, in a container of its own.",
         epilog=_EPILOG,
     )
-    add = p.add_argument
-    add("--help", action="store_true", help="show this and exit")
-    add("-e", "--env", action="append", default=[], metavar="K[=V]", help="set a variable; without =V: the host's")
-    add("--env-file", action="append", default=[], metavar="FILE", help="read K=V lines")
-    add("-v", "--volume", action="append", default=[], metavar="SRC:DST[:ro]", help="bind a host path")
-    add("--mount", action="append", default=[], metavar="type=bind|tmpfs,…", help="the same, spelled out")
-    add("--tmpfs", action="append", default=[], metavar="DST[:size=…]", help="mount a memory file system")
-    add("-w", "--workdir", metavar="DIR", help="start there (default: /)")
-    add("-u", "--user", metavar="UID[:GID]|NAME", help="run as this user of the rootfs (default: root)")
-    add("-h", "--hostname", default=DEFAULT_HOSTNAME, metavar="NAME", help="host name (default: %(default)s)")
-    add("--name", metavar="NAME", help="a name for messages")
-    add("-i", "--interactive", action="store_true", help="accepted: stdin is always passed on")
-    add("-t", "--tty", action="store_true", help="a pseudo-terminal (by default where stdin and stdout are one)")
-    add("--no-tty", action="store_true", help="no pseudo-terminal, ever")
-    add("--rm", action="store_true", help="accepted: nothing is kept anyway")
-    add("--keep", action="store_true", help="keep what the run wrote, and print where")
-    add("--read-only", action="store_true", help="make the root read-only")
-    add("--scratch", default="disk", metavar="disk|memory[:SIZE]", help="where the writable layer lies")
-    add("--network", default="host", metavar="|".join(NETWORKS), help="the host's, or none but lo")
-    add("--init", action="store_true", help="put a small init before the command")
-    add("--timeout", metavar="TIME", help="stop after this long (30s, 5m; a bare number is seconds)")
-    add("--stop-signal", default="TERM", metavar="SIGNAL", help="what asks the command to stop")
-    add("--stop-timeout", default=str(int(DEFAULT_STOP_TIMEOUT_S)), metavar="TIME", help="then wait this long")
-    add("--no-cache", action="store_true", help="unpack into a temporary folder and remove it afterwards")
-    add("--sha256", metavar="HEX", help="refuse an archive with another digest")
-    add("--store", metavar="DIR", help="where unpacked archives are kept")
-    add("--dry-run", action="store_true", help="print what would be done, start nothing")
-    add("--require-isolation", choices=("full",), metavar="full", help="refuse to run with less")
-    add("-q", "--quiet", action="store_true", help="no notes of our own")
-    add("--verbose", action="store_true", help="more of them")
-    add("--log-level", choices=_LEVELS, metavar="|".join(_LEVELS), help="the least that is shown (default: info)")
-    add("--log-format", choices=("console", "json"), default="console", help="how (default: %(default)s)")
-    add("--debug", action="store_true", help="tracebacks")
-    return p
 
 
 def main(words: list[str]) -> int:
-    p = _help_first(parser(), words)
-    if p is None:
-        return 0
-    options, rest = split_at_positional(p, words)
-    args = p.parse(options)
-    if not rest:
-        p.error("ROOTFS is missing")
+    read = options.read(OPTIONS, words)
+    if read is None or read[0].help or not read[1]:
+        from guntainer.cli.parsing import read_slowly
+
+        read = read_slowly(parser(), words, positional="ROOTFS")
+        if read is None:
+            return 0
+    args, rest = read
     job = job_of(args, rest[0], rest[1:])
     return _Run(args, job).run()
 
 
-def _help_first(p: Parser, words: list[str]) -> Parser | None:
-    """-h is --hostname here, as in docker; --help still works, before ROOTFS."""
-    options, _ = split_at_positional(p, words)
-    if "--help" in options:
-        p.print_help()
-        return None
-    return p
-
-
-def job_of(args: argparse.Namespace, location: str, command: list[str]) -> Job:
+def job_of(args: Options, location: str, command: list[str]) -> Job:
     """The options as a Job.
 
     Raises:
@@ -186,7 +191,7 @@ def _workdir(path: str | None) -> str | None:
     return path
 
 
-def _environment(args: argparse.Namespace) -> dict[str, str]:
+def _environment(args: Options) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in args.env_file:
         try:
@@ -221,7 +226,7 @@ def _import_the_rest() -> None:
 class _Run:
     """One run: lease the rootfs, launch, wait, clean up, in that order and back."""
 
-    def __init__(self, args: argparse.Namespace, job: Job) -> None:
+    def __init__(self, args: Options, job: Job) -> None:
         self._args = args
         self._job = job
         self._folder: Any = None
@@ -310,7 +315,7 @@ class _Run:
             terminal=terminal,
             init="reaper" if self._job.init else "",
         )
-        print(planner.describe(made.plan), end="")
+        show(planner.describe(made.plan))
         return 0
 
     def _keep(self, layer: str) -> None:

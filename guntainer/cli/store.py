@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 
 from guntainer import errors
+from guntainer.cli import show, write
 from guntainer.cli.parsing import Parser
 
 TYPE_CHECKING = False
@@ -48,7 +48,7 @@ def _ls(args: argparse.Namespace) -> int:
         rows.append((entry.digest[:12], size(entry.size_bytes), used, ", ".join(entry.sources) or "-"))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
-        print("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[3]]))
+        show("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[3]]) + "\n")
     return 0
 
 
@@ -57,11 +57,14 @@ def _prune(args: argparse.Namespace) -> int:
     from guntainer.store import prune
     from guntainer.store.lookup import open_store
 
-    older = values.parse_duration(args.older_than) if args.older_than is not None else None
+    try:
+        older = values.parse_duration(args.older_than) if args.older_than is not None else None
+    except errors.UsageError as error:
+        raise errors.UsageError(f"--older-than: {error.message}") from None
     removed = prune.prune(open_store(args.store), older_than_s=older, everything=args.all)
     for entry in removed:
-        print(f"removed {entry.digest[:12]} {size(entry.size_bytes)}")
-    print(f"{len(removed)} removed, {size(sum(entry.size_bytes for entry in removed))} freed", file=sys.stderr)
+        show(f"removed {entry.digest[:12]} {size(entry.size_bytes)}\n")
+    write(f"{len(removed)} removed, {size(sum(entry.size_bytes for entry in removed))} freed\n")
     return 0
 
 
@@ -75,7 +78,7 @@ def _path(args: argparse.Namespace) -> int:
     store = open_store(args.store)
     archive = os.path.abspath(args.archive)
     lease = store.find(archive) or fill.lease(store, archive)
-    print(lease.tree)
+    show(lease.tree + "\n")
     lease.release()
     return 0
 

@@ -37,6 +37,7 @@ def compile_plan(plan: tuple[Any, ...], ignored: tuple[int, ...], *, step: int =
     """
     flags, operations, argv, environment, init = plan
     program = Program(flags)
+    program.call("umask", 0o022)
     for number, operation in enumerate(operations):
         program.step = step + number
         ops.OPERATIONS[operation[0]][0](program, *operation[1:])
@@ -44,7 +45,6 @@ def compile_plan(plan: tuple[Any, ...], ignored: tuple[int, ...], *, step: int =
     for number in ignored:
         program.call("rt_sigaction", number, program.data(bytes(32)), 0, 8)
     program.call("rt_sigprocmask", _SIG_SETMASK, program.data(bytes(8)), 0, 8)
-    program.call("umask", 0o022)
     if init != "reaper":
         program.call("close_range", 3, 0xFFFF_FFFF, abi.CLOSE_RANGE_CLOEXEC)
         _exec(program, argv, environment, init)
@@ -63,7 +63,7 @@ def _exec(program: Program, argv: tuple[str, ...], environment: dict[str, str], 
     for number, path in enumerate(places):
         following = program.label()
         attempt = program.call("execve", path, words, variables, on_error=following)
-        program.result_to_header(attempt, _FIRST_RESULT + number)
+        program.result_to_header(attempt, _FIRST_RESULT + min(number, ATTEMPTS - 1))
         program.here(following)
     # All attempts have failed. A file that is there although exec said ENOENT names a missing interpreter in its head.
     for path in places:
@@ -77,11 +77,11 @@ def _exec(program: Program, argv: tuple[str, ...], environment: dict[str, str], 
 
 
 def candidates(name: str, environment: dict[str, str]) -> list[str]:
-    """Where execvp(3) looks for a command; at most ATTEMPTS places."""
+    """Where execvp(3) looks for a command."""
     if "/" in name or not name:
         return [name]
     path = environment.get("PATH", _DEFAULT_PATH)
-    return [f"{folder or '.'}/{name}" for folder in path.split(":")][:ATTEMPTS]
+    return [f"{folder or '.'}/{name}" for folder in path.split(":")]
 
 
 class Launches:

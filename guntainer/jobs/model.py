@@ -5,7 +5,7 @@ Pure values. `guntainer run` makes one from its options, a job file makes many; 
 
 from __future__ import annotations
 
-import signal
+import _signal
 
 from guntainer.value import Value
 
@@ -73,7 +73,7 @@ class Job(Value):
     scratch: Scratch = Scratch()
     cache: bool = True
     timeout_s: float | None = None
-    stop_signal: int = int(signal.SIGTERM)
+    stop_signal: int = int(_signal.SIGTERM)
     stop_timeout_s: float = DEFAULT_STOP_TIMEOUT_S
     fail_fast: bool = False
     """A failure of this job cancels the other jobs with the same key."""

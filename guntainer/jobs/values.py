@@ -6,8 +6,8 @@ imports nothing that costs time. Opens no file: whether a path exists is asked b
 
 from __future__ import annotations
 
+import _signal
 import os
-import signal
 
 from guntainer import errors
 from guntainer.jobs.model import NETWORKS, Mount, Scratch
@@ -112,23 +112,32 @@ def parse_size(value: str | int) -> int:
     return size
 
 
+_SIGNAL_ALIASES = ("SIGCLD", "SIGIOT", "SIGPOLL")  # signal(7): of SIGCHLD, SIGABRT and SIGIO
+
+
+def signal_names() -> dict[int, str]:
+    """Number → `SIGTERM`, from the module below `signal`: that one makes enums of them, which takes milliseconds."""
+    names = (name for name in dir(_signal) if name.startswith("SIG") and name[3] != "_")
+    return {int(getattr(_signal, name)): name for name in names if name not in _SIGNAL_ALIASES}
+
+
 def parse_signal(value: str | int) -> int:
     """The number of `TERM`, `SIGTERM`, `RTMIN+3` or `15`: signal(7)."""
     text = str(value).strip().upper()
     name = text.removeprefix("SIG")
-    if text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= int(signal.SIGRTMAX):
+    if text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= _signal.SIGRTMAX:
         return int(text)
     for base in ("RTMIN", "RTMAX"):
         if name.startswith(base) and name.isascii() and name[len(base) :][1:].isdigit():
             step = name[len(base) :]
-            number = int(signal.Signals["SIG" + base]) + int(step) if step[0] in "+-" and len(step) <= 3 else 0
-            if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
-                return int(number)
-    names = {each.name.removeprefix("SIG"): int(each) for each in signal.Signals}
+            number = int(getattr(_signal, "SIG" + base)) + int(step) if step[0] in "+-" and len(step) <= 3 else 0
+            if _signal.SIGRTMIN <= number <= _signal.SIGRTMAX:
+                return number
+    names = {each.removeprefix("SIG"): number for number, each in signal_names().items()}
     if name in names:
         return names[name]
     raise errors.UsageError(
-        f'expected a signal such as "TERM", "SIGINT" or a number from 1 to {int(signal.SIGRTMAX)},'
+        f'expected a signal such as "TERM", "SIGINT" or a number from 1 to {_signal.SIGRTMAX},'
         f" got {quoted(str(value))}{near(name, names)}"
     )
 

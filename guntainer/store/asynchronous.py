@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from guntainer.store.headstart import Begun
     from guntainer.store.lookup import Lease, Store
 
 _LOOK_AGAIN_S = 0.05
@@ -27,16 +28,23 @@ async def lease(
     sha256: str | None = None,
     progress: fill.Progress | None = None,
     limits: fill.LimitPair | None = None,
+    begun: Begun | None = None,
 ) -> Lease:
-    """As `fill.lease`. Cancelled, it kills its worker and leaves nothing half done."""
-    filling = fill.Filling(store, archive, sha256, limits)
+    """As `fill.lease`. Cancelled, it kills its worker and leaves nothing half done.
+
+    Args:
+        begun: an unpack of this archive that is under way already.
+    """
+    filling = begun.filling if begun is not None else fill.Filling(store, archive, sha256, limits)
     try:
+        if begun is not None:
+            return filling.finish(await _work(begun.task, begun.pid, begun.read, progress))
         while not filling.lock(wait=False):
             await anyio.sleep(_LOOK_AGAIN_S)
-        begun = filling.begin()
-        if not isinstance(begun, worker.Task):
-            return begun
-        return filling.finish(await _work(begun, progress))
+        task = filling.begin()
+        if not isinstance(task, worker.Task):
+            return task
+        return filling.finish(await _work(task, *worker.spawn(task), progress))
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(filling.close)
@@ -52,11 +60,11 @@ async def unpack_temporary(
 ) -> str:
     """As `fill.unpack_temporary`."""
     task = fill.temporary_task(archive, into, sha256, limits)
-    return fill.temporary_tree(task, await _work(task, progress), sha256)
+    return fill.temporary_tree(task, await _work(task, *worker.spawn(task), progress), sha256)
 
 
-async def _work(task: worker.Task, progress: fill.Progress | None) -> dict[str, Any]:
-    pid, read = worker.spawn(task)
+async def _work(task: worker.Task, pid: int, read: int, progress: fill.Progress | None) -> dict[str, Any]:
+    """Wait for a worker; whatever interrupts this, it is dead and waited for afterwards."""
     os.set_blocking(read, False)
     pidfd = os.pidfd_open(pid)
     last: tuple[Any, ...] | None = None

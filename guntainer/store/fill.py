@@ -10,7 +10,7 @@ import fcntl
 import marshal
 import os
 
-from guntainer import errors
+from guntainer import errors, interrupts
 from guntainer.archive import worker
 from guntainer.store.lookup import VERSION, key_of, mismatch
 from guntainer.store.remove import remove_tree
@@ -149,9 +149,11 @@ def crashed(archive: str, status: int) -> errors.ArchiveError:
 
 def _work(task: worker.Task, progress: Progress | None, meanwhile: Meanwhile | None = None) -> dict[str, Any]:
     """Fork a worker and wait for it; whatever interrupts this, it is dead and waited for afterwards."""
-    pid, read = worker.fork(task)
+    pid = read = -1
     status = None
     try:
+        with interrupts.held():
+            pid, read = worker.fork(task)
         if meanwhile is not None:
             meanwhile()
         pipe = worker.Pipe()
@@ -171,12 +173,13 @@ def _work(task: worker.Task, progress: Progress | None, meanwhile: Meanwhile | N
         facts: dict[str, Any] = last[1]
         return facts
     finally:
-        os.close(read)
+        if pid > 0:
+            os.close(read)
+            if status is None:
+                os.kill(pid, _KILL)
+                os.waitpid(pid, 0)
         if progress is not None:
             progress(1, 1)
-        if status is None:
-            os.kill(pid, _KILL)
-            os.waitpid(pid, 0)
 
 
 def lease(

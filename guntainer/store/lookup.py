@@ -70,6 +70,17 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({self.path!r})"
 
+    def tidy(self) -> None:
+        """Remove what unpackers that were killed have left behind: who starts next does it."""
+        try:
+            if not os.listdir(f"{self.path}/incoming"):
+                return
+        except OSError:
+            return
+        from guntainer.store.prune import remove_dead_unpacks
+
+        remove_dead_unpacks(self)
+
     def find(self, archive: str, sha256: str | None = None) -> Lease | None:
         """The lease of an archive that is unpacked already, else None.
 
@@ -85,6 +96,14 @@ class Store:
         if sha256 is not None and sha256 != digest:
             raise mismatch(archive, sha256, digest)
         return self.lease(digest)
+
+    def has(self, archive: str) -> bool:
+        """Whether an archive is known to be here: a look without a lease, so it may be gone at once."""
+        try:
+            digest = os.readlink(f"{self.path}/index/{key_of(os.stat(archive))}")
+            return os.path.exists(f"{self.path}/rootfs/{digest}/meta")
+        except OSError:
+            return False
 
     def lease(self, digest: str) -> Lease | None:
         """The lease of an entry by its digest, else None."""
@@ -159,8 +178,8 @@ def open_store(path: str | None = None) -> Store:
     """
     where = os.path.abspath(path) if path else default_path()
     try:
-        with open(f"{where}/VERSION", encoding="ascii") as file:
-            found = file.read(20).strip()
+        with open(f"{where}/VERSION", "rb") as file:
+            found = file.read(20).strip().decode("utf-8", "replace")
     except FileNotFoundError:
         _make(where)
         return Store(where)

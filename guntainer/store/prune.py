@@ -114,6 +114,11 @@ def _tidy(store: Store) -> None:
                 os.unlink(link)
         except OSError:
             continue
+    remove_dead_unpacks(store)
+
+
+def remove_dead_unpacks(store: Store) -> None:
+    """Remove unpacks under way whose process is gone; one that lives holds its lock."""
     for path, lock in _dead_incoming(store):
         try:
             remove_tree(path)
@@ -132,5 +137,8 @@ def _dead_incoming(store: Store) -> Iterator[tuple[str, int]]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(lock)
+            continue
+        if not os.fstat(lock).st_nlink:
+            os.close(lock)  # its holder has just finished; the name may be another one's already
             continue
         yield f"{folder}/{name}", lock

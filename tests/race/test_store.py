@@ -24,7 +24,7 @@ def slow_worker(seconds: float) -> str:
     """Code for a process whose unpacker takes its time."""
     return (
         "import time, sys; from guntainer.archive import worker; run = worker._unpack\n"
-        f"def slow(task, write):\n    facts = run(task, write); time.sleep({seconds}); return facts\n"
+        f"def slow(task, *more):\n    facts = run(task, *more); time.sleep({seconds}); return facts\n"
         "worker._unpack = slow\n"
         "from guntainer.store import fill; from guntainer.store.lookup import open_store\n"
         "lease = fill.lease(open_store(), sys.argv[1]); print(lease.tree)\n"
