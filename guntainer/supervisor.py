@@ -51,7 +51,7 @@ class Watcher:
     async def output(self, job: Job, stream: str, data: bytes) -> None:
         """Bytes of the job's "stdout" or "stderr", as they came."""
 
-    def finished(self, result: report.Result) -> None:
+    async def finished(self, result: report.Result) -> None:
         """The job has ended; its logs are still there."""
 
     def progress(self, name: str, done: int, total: int) -> None:
@@ -303,7 +303,7 @@ class Supervisor:
         result = timing.result(job, outcome)
         if self._results is not None:
             self._write(result)
-        self._watcher.finished(result)
+        await self._watcher.finished(result)
         if self._results is None and result.ok and timing.stdout:
             # a good job's log has been shown: the next job writes over it, which spares the disk a file per job
             self._free_logs.append(timing.stdout)

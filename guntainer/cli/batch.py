@@ -345,7 +345,7 @@ def _watcher(shown: Any, log: Any, *, terminal: bool) -> Any:
             # a screen that is not read holds the job back, never the event loop
             await anyio.to_thread.run_sync(shown.output, job.id, stream, data)
 
-        def finished(self, result: Result) -> None:
+        async def finished(self, result: Result) -> None:
             shown.finished(result)
 
         def progress(self, name: str, done: int, total: int) -> None:
