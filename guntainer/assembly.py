@@ -10,7 +10,7 @@ import errno
 import marshal
 import os
 
-from guntainer import errors, planner, rootfs, runfolder, spec
+from guntainer import descriptors, errors, planner, rootfs, runfolder, spec
 from guntainer.value import Value
 
 TYPE_CHECKING = False
@@ -32,15 +32,11 @@ class Ground:
     Args:
         shared: a folder of ours for the skeleton layers and the mount point.
         run: gives the run folder, which is opened when the first writable layer on disk is needed.
-        limits: (resource, soft, hard) for every command.
     """
 
-    def __init__(
-        self, shared: str, run: Callable[[], RunFolder], limits: tuple[tuple[int, int, int], ...] = ()
-    ) -> None:
+    def __init__(self, shared: str, run: Callable[[], RunFolder]) -> None:
         self.shared = shared
         self.run = run
-        self.limits = limits
         self.assemblies: dict[Any, Assembly] = {}
         self._skeletons: dict[tuple[str, str, str], str] = {}
         self._accounts: dict[tuple[str, str | None], spec.Account] = {}
@@ -97,33 +93,34 @@ def assemble(
     term: str = "xterm",
     init: str = "",
     isolation: str = planner.FULL,
-    copy: bool = False,
+    copied: str = "",
 ) -> Assembly:
     """Everything for one launch of `job` on the rootfs at `tree`.
 
     Args:
         init: as `planner.plan` takes it.
-        copy: run on a private copy of the tree: where overlayfs is refused.
+        copied: a layer with a private copy of the tree, where overlayfs is refused: see `copying`.
 
     Raises:
         UsageError: a mount or a user that makes no sense.
         HostError: no room for the writable layer.
     """
-    layer = "" if job.scratch.kind == "memory" and not copy else ground.run().layer()
+    layer = copied or ("" if job.scratch.kind == "memory" else ground.run().layer())
     # Copies of one job differ in nothing that a plan holds. Bind mounts are looked at each time: their sources may change.
     key = (*(getattr(job, name) for name in _PLANNED), tree, layer, stdio, terminal, term, init, isolation)
-    known = None if job.mounts or copy else ground.assemblies.get(key)
+    known = None if job.mounts or copied else ground.assemblies.get(key)
     if known is not None:
         return known
     try:
-        made = _assemble(job, tree, ground, stdio, layer, terminal, term, init, isolation, copy)
+        made = _assemble(job, tree, ground, stdio, layer, terminal, term, init, isolation, copied)
     except BaseException:
-        if layer:
+        if layer and not copied:
             ground.run().give_back(layer)
         raise
-    if len(ground.assemblies) >= _REMEMBERED:
-        ground.assemblies.clear()
-    ground.assemblies[key] = made
+    if not (job.mounts or copied):
+        if len(ground.assemblies) >= _REMEMBERED:
+            ground.assemblies.clear()
+        ground.assemblies[key] = made
     return made
 
 
@@ -141,7 +138,7 @@ def _assemble(
     term: str,
     init: str,
     isolation: str,
-    copy: bool,
+    copied: str,
 ) -> Assembly:
     spec.check_mounts(job)
     config = spec.for_job(
@@ -153,18 +150,17 @@ def _assemble(
         terminal="pty" if terminal else "",
         term=term,
     )
-    skeleton = ground.skeleton(job, tree)
-    if copy:
-        root, scratch = _copied(tree, skeleton, layer), "copy"
+    if copied:
+        root, scratch = planner.Root(folder=f"{copied}/upper"), "copy"
     else:
-        root, scratch = _layered(job, (skeleton, tree), ground.mount_point(), layer)
+        root, scratch = _layered(job, (ground.skeleton(job, tree), tree), ground.mount_point(), layer)
     plan = planner.plan(
         config,
         root,
         stdio,
         init=init,
         folders=frozenset(m.source for m in job.mounts if m.kind == "bind" and os.path.isdir(m.source)),
-        limits=ground.limits,
+        limits=descriptors.for_commands(),
         isolation=isolation,
     )
     return Assembly(spec=config, plan=plan, data=marshal.dumps(plan), layer=layer, scratch=scratch)
@@ -186,21 +182,16 @@ def _layered(job: Job, lowers: tuple[str, ...], point: str, layer: str) -> tuple
     return root, "overlay on disk"
 
 
-def _copied(tree: str, skeleton: str, layer: str) -> planner.Root:
-    """A private copy of tree and skeleton, by cp(1): reflinks where the file system has them."""
-    import subprocess
+def refuse(isolation: str) -> None:
+    """For who demands full isolation.
 
-    upper = f"{layer}/upper"
-    subprocess.run(["cp", "-a", "--reflink=auto", f"{tree}/.", upper], check=True, capture_output=True)
-    for name in os.listdir(skeleton):
-        if _is_folder(f"{upper}/{name}") is False:
-            os.unlink(f"{upper}/{name}")
-    etc = f"{upper}/etc"
-    for name in os.listdir(f"{skeleton}/etc") if os.path.isdir(f"{skeleton}/etc") else ():
-        if os.path.lexists(f"{etc}/{name}"):
-            os.unlink(f"{etc}/{name}")  # a link there would be followed
-    subprocess.run(["cp", "-r", f"{skeleton}/.", upper], check=True, capture_output=True)
-    return planner.Root(folder=upper)
+    Raises:
+        HostError: a lower rung is all there is.
+    """
+    if isolation != planner.FULL:
+        raise errors.HostError(
+            f"full isolation was demanded, but only {isolation} is possible here", hint="nothing was run"
+        )
 
 
 def next_rung(error: errors.SetupError, isolation: str, *, copy: bool) -> tuple[str, bool, str] | None:

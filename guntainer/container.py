@@ -12,6 +12,7 @@ import os
 import anyio
 
 from guntainer import assembly, errors, faults, planner, report, runfolder, stopping
+from guntainer.offloading import in_thread
 from guntainer.value import Value
 
 TYPE_CHECKING = False
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from guntainer.jobs.model import Job
     from guntainer.launcher.client import Child, Launcher
     from guntainer.stdio import Stdio
+
+
+_UNKNOWN_STATUS = 9  # as if killed: wait(2)
 
 
 class Outcome(Value):
@@ -53,15 +57,17 @@ class Container:
         self._child: Child | None = None
         self._ended: asyncio.Future[tuple[int, Any]] | None = None
         self._killed = False
+        self._init_fd = -1
 
     def __repr__(self) -> str:
         return f"Container({self._job.id!r}, {self._child!r})"
 
-    async def run(self, isolation: str = planner.FULL, *, copy: bool = False) -> Outcome:
+    async def run(self, isolation: str = planner.FULL, *, copy: bool = False, require_full: bool = False) -> Outcome:
         """Run to the end, on the highest rung of the ladder that the host lets us reach.
 
         Raises:
-            GuntainerError: it could not be launched.
+            Exhausted: there is no room for one more process, namespace or descriptor.
+            GuntainerError: it could not be launched, or, with `require_full`, only on a lower rung.
             CancelledError: after it was stopped and cleaned up.
         """
         notes: tuple[str, ...] = ()
@@ -72,31 +78,49 @@ class Container:
             if lower is None:
                 return outcome.replace(notes=(*notes, *outcome.notes))
             isolation, copy, why = lower
+            if require_full:
+                assembly.refuse(isolation)
             notes = (*notes, why)
 
     async def _attempt(self, isolation: str, *, copy: bool) -> Outcome:
         stdio = self._open_stdio()
         layer = ""
+        fds = list(stdio.fds)
         try:
-            fds = list(stdio.fds)
+            layer = copied = await self._copied() if copy else ""
             init = self._init(fds)
             made = assembly.assemble(
-                self._job, self._tree, self._ground, stdio.plan, init=init, isolation=isolation, copy=copy
+                self._job, self._tree, self._ground, stdio.plan, init=init, isolation=isolation, copied=copied
             )
             layer = made.layer
-            try:
-                self._child = await self._launcher.launch(made.plan, fds, data=made.data)
-            finally:
-                for fd in fds[len(stdio.fds) :]:
-                    os.close(fd)
+            self._child = await self._launcher.launch(made.plan, fds, data=made.data)
             stdio.launched()
             exit_, usage = await self._live(self._child, stdio)
             notes = (stdio.cut,) if stdio.cut else ()
             return Outcome(exit=exit_, usage=usage, scratch=made.scratch, isolation=isolation, notes=notes)
         finally:
+            self._close_init()
             stdio.close()
             if layer:
                 await self._give_back(layer)
+
+    async def _copied(self) -> str:
+        """A layer with a copy of the rootfs."""
+        from guntainer.copying import Copying
+
+        copying = Copying(self._job, self._tree, self._ground)
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_reader(copying.pidfd, ended.set)
+        try:
+            await ended.wait()
+        except BaseException:
+            loop.remove_reader(copying.pidfd)
+            copying.stop()
+            await self._give_back(copying.layer)
+            raise
+        loop.remove_reader(copying.pidfd)
+        return copying.finish()
 
     def _init(self, fds: list[int]) -> str:
         if not self._job.init:
@@ -104,8 +128,14 @@ class Container:
         path = assembly.find_init()
         if path is None:
             return "reaper"
-        fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        self._init_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fds.append(self._init_fd)
         return str(len(fds) - 1)
+
+    def _close_init(self) -> None:
+        if self._init_fd >= 0:
+            os.close(self._init_fd)
+            self._init_fd = -1
 
     async def _live(self, child: Child, stdio: Stdio) -> tuple[report.Exit, Any]:
         loop = asyncio.get_running_loop()
@@ -137,7 +167,11 @@ class Container:
         """The pidfd is readable: the init has ended. wait4 rather than waitid, for the usage."""
         asyncio.get_running_loop().remove_reader(child.pidfd)
         assert self._ended is not None
-        _, status, usage = os.wait4(child.pid, 0)
+        try:
+            _, status, usage = os.wait4(child.pid, 0)
+        except ChildProcessError:
+            # somebody else of this process has waited for it: how it ended is not known, but that it has
+            status, usage = _UNKNOWN_STATUS, None
         self._ended.set_result((status, usage))
 
     async def _stop(self) -> None:
@@ -162,4 +196,4 @@ class Container:
         """The writable layer: at once where nothing was written, else removed in a thread."""
         with anyio.CancelScope(shield=True):
             if not self._ground.run().give_back(layer):
-                await anyio.to_thread.run_sync(runfolder.remove_layer, layer)
+                await in_thread(runfolder.remove_layer, layer)

@@ -7,7 +7,8 @@
     │   ├── ArchiveError      125   the archive is damaged, cut, encrypted or not an archive
     │   └── ArchiveRefused    125   an entry of the archive would have left the rootfs, or a limit was passed
     ├── StoreError            125   the store can not be read or written
-    ├── HostError             125   the host lacks something: user namespaces, a library, a descriptor
+    ├── HostError             125   the host lacks something: user namespaces, a library
+    │   └── Exhausted         125   no process, namespace or descriptor is left for one more container
     ├── LauncherLost          125   the fork helper died while a launch was under way
     └── SetupError            125   a step between clone and exec failed: (step, subject, errno)
         ├── CommandNotExecutable 126
@@ -79,6 +80,10 @@ class HostError(GuntainerError):
     """The host lacks something that is needed."""
 
 
+class Exhausted(HostError):
+    """A limit of the host leaves no room for one more container: it may go when another one has ended."""
+
+
 class LauncherLost(GuntainerError):
     """The fork helper died while this launch was under way."""
 
@@ -94,6 +99,8 @@ class SetupError(GuntainerError):
 
     def __init__(self, step: str, subject: str, errno: int, *, hint: str = "") -> None:
         why = os.strerror(errno) if errno else "failed"
+        if errno == 9:  # EBADF: descriptors have fixed numbers in a launch
+            hint = hint or "too few open files are allowed: raise `ulimit -n`"
         super().__init__(f"{step} {subject}: {why}".replace("  ", " "), hint=hint)
         self.step = step
         self.subject = subject

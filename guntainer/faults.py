@@ -88,7 +88,10 @@ def exec_error(name: str, attempts: list[int], head: bytes) -> errors.SetupError
         if head[:2] == b"#!":
             words = head[2:].split(b"\n")[0].strip(b"\0").split()
             interpreter = os.fsdecode(words[0]) if words else ""
-            return errors.CommandNotFound(f"{name}: the interpreter {interpreter} that it names is not in the rootfs")
+            hint = "the file has Windows line ends" if head.split(b"\n")[0].endswith(b"\r") else ""
+            return errors.CommandNotFound(
+                f"{name}: the interpreter {interpreter} that it names is not in the rootfs", hint=hint
+            )
         if head[:4] == b"\x7fELF":
             return errors.CommandNotFound(f"{name}: the program loader (ld.so) that it names is not in the rootfs")
         return errors.CommandNotFound(f"{name}: command not found in the rootfs")
@@ -98,6 +101,8 @@ def exec_error(name: str, attempts: list[int], head: bytes) -> errors.SetupError
     if number in (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG):
         return errors.CommandNotExecutable(f"{name}: found, but {os.strerror(number)}", errno=number)
     hint = "shorten the command or its environment" if number == errno.E2BIG else ""
+    if number == errno.E2BIG:
+        name = f"{name[:40]} (with its arguments and environment)"
     return errors.SetupError("exec", name, number, hint=hint)
 
 
@@ -106,14 +111,20 @@ _HINTS = {
     ("mount", errno.EPERM): "parts of this host's /proc are masked, as in many CI containers",
     ("overlay", errno.EINVAL): "does the file system of TMPDIR support overlayfs? try --scratch memory",
     ("workdir", errno.ENOENT): "-w/--workdir names a folder that is not in the rootfs",
+    ("overlay", errno.ELOOP): "the store and TMPDIR must not lie inside of the rootfs",
     ("hold", errno.ENOENT): "the volume's source is gone",
+    ("place", errno.EINVAL): "a folder can only be mounted on a folder, and a file on a file",
+    ("place", errno.ENOTDIR): "a folder can only be mounted on a folder, and a file on a file",
+    ("place", errno.ENOENT): "it can not be made: a dangling link, or a read-only mount, is in its way",
+    ("place_tmpfs", errno.ENOTDIR): "a part of the path is a file in the rootfs",
+    ("place_tmpfs", errno.ENOENT): "it can not be made: a dangling link, or a read-only mount, is in its way",
 }
 
 
 def clone_error(number: int) -> errors.HostError:
     """Why clone3 was refused, in words: clone(2), user_namespaces(7)."""
     if number == errno.ENOSPC:
-        return errors.HostError(
+        return errors.Exhausted(
             "no more namespaces are allowed (ENOSPC)", hint="raise user.max_user_namespaces and its kin with sysctl"
         )
     if number == errno.EPERM:
@@ -122,7 +133,11 @@ def clone_error(number: int) -> errors.HostError:
             hint="see kernel.unprivileged_userns_clone, AppArmor, or the seccomp profile of an outer container",
         )
     if number == errno.EAGAIN:
-        return errors.HostError("no more processes are allowed (EAGAIN)", hint="raise `ulimit -u` or pids.max")
+        return errors.Exhausted("no more processes are allowed (EAGAIN)", hint="raise `ulimit -u` or pids.max")
+    if number in (errno.EMFILE, errno.ENFILE):
+        return errors.Exhausted(
+            f"no more descriptors are allowed ({errno.errorcode[number]})", hint="raise `ulimit -n`"
+        )
     return errors.HostError(f"clone3: {os.strerror(number)}")
 
 

@@ -11,7 +11,7 @@ import _signal
 import os
 import select
 
-from guntainer import assembly, errors, faults, planner, report, stopping
+from guntainer import assembly, errors, faults, interrupts, planner, report, stopping
 from guntainer.init import child
 
 TYPE_CHECKING = False
@@ -101,7 +101,7 @@ class Foreground:
                 term=os.environ.get("TERM") or "xterm",
                 init=init,
                 isolation=isolation,
-                copy=copy,
+                copied=self._copied(signals) if copy else "",
             )
             self.layer = made.layer
             self._launch(made, fds)
@@ -117,6 +117,23 @@ class Foreground:
         finally:
             self._end()
         return self._exit(status)
+
+    def _copied(self, signals: _Signals) -> str:
+        """A layer with a copy of the rootfs, where overlayfs is refused; a signal that would stop the container ends it."""
+        from guntainer.copying import Copying
+
+        copying = Copying(self._job, self._tree, self._ground)
+        poll = select.poll()
+        poll.register(copying.pidfd, select.POLLIN)
+        poll.register(signals.fd, select.POLLIN)
+        while True:
+            for fd, _events in poll.poll():
+                if fd == copying.pidfd:
+                    return copying.finish()
+                for number in signals.take():
+                    if number in interrupts.SIGNALS:
+                        copying.stop()
+                        raise interrupts.Interrupted(number)
 
     def _launch(self, made: assembly.Assembly, fds: list[int]) -> None:
         self._operations = made.plan[1:3]

@@ -22,8 +22,16 @@ def check_sources(job: Job) -> None:
         UsageError: naming the missing path.
     """
     for mount in job.mounts:
-        if mount.kind == "bind" and not os.path.exists(mount.source):
-            raise errors.UsageError(f"volume {mount.source}:{mount.target}: {mount.source} does not exist on the host")
+        if mount.kind != "bind":
+            continue
+        try:
+            os.stat(mount.source)
+        except FileNotFoundError:
+            raise errors.UsageError(
+                f"volume {mount.source}:{mount.target}: {mount.source} does not exist on the host"
+            ) from None
+        except OSError as error:
+            raise errors.UsageError(f"volume {mount.source}:{mount.target}: {mount.source}: {error.strerror}") from None
 
 
 class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the warm path its import
@@ -48,7 +56,7 @@ class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the
 
     def __enter__(self) -> tuple[str, str]:
         path = self._job.rootfs.location
-        kind = kind_of(path, self._job.rootfs.name)
+        kind = kind_of(path, self._job.rootfs.name, self._job.rootfs.sha256)
         if not self._job.cache:
             return self._temporary(path, kind)
         from guntainer.store.lookup import open_store
@@ -79,17 +87,30 @@ class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the
             self._lease.release()
 
 
-def kind_of(path: str, name: str) -> str:
+_ROOT_FOLDERS = ("bin", "etc", "usr", "lib", "sbin")
+
+
+def kind_of(path: str, name: str, sha256: str | None = None) -> str:
     """ "folder" or "archive".
 
     Raises:
-        RootfsError: it is not there, or neither of them, or not readable.
+        RootfsError: it is not there, or neither of them, or not readable, or a folder of which a digest is demanded.
     """
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
         raise errors.RootfsError(f"rootfs {name}: {error.strerror}") from None
     if stat.S_ISDIR(mode):
+        if sha256 is not None:
+            raise errors.RootfsError(f"rootfs {name}: a folder has no sha256", hint="give an archive, or leave it out")
+        if os.path.exists(f"{path}/oci-layout") and not any(os.path.lexists(f"{path}/{n}") for n in _ROOT_FOLDERS):
+            raise errors.RootfsError(
+                f"rootfs {name}: a container image, not a rootfs", hint="images are not supported by this version yet"
+            )
+        if os.path.realpath(path) == "/":
+            raise errors.RootfsError(
+                f"rootfs {name}: the host's own root can not be run on", hint="the kernel refuses an overlay over it"
+            )
         return "folder"
     if not stat.S_ISREG(mode):
         raise errors.RootfsError(f"rootfs {name}: neither an archive nor a folder")

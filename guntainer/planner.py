@@ -1,7 +1,8 @@
 """From an OCI Spec to a Plan: which operations, in which order. Pure: looks at no file, asks no kernel.
 
-The order is the security of it: the overlay and everything taken from the host first, then pivot_root, then what lies
-inside, with the rootfs as the only root there is; the host's root is let go before anything of the user's runs.
+The order is the security of it. The overlay and everything taken from the host come first. After pivot_root the host's root
+still lies stacked over the new one, where a `..` leads into it: only the kernel's own file systems are mounted then, at
+folders of the skeleton. It is let go before any path of the user's or of the rootfs is resolved, and before anything runs.
 """
 
 from __future__ import annotations
@@ -80,10 +81,11 @@ def plan(
         operations.append(("stdio", *(_index(place) for place in (stdio.stdin, stdio.stdout, stdio.stderr))))
     operations.append(("private_mounts",))
     operations += _root(root)
-    inside = _mounts(spec["mounts"], folders, operations, isolation)
+    kernels, users = _mounts(spec["mounts"], folders, operations, isolation)
     operations.append(("pivot", root.folder or _merged(root)))
-    operations += inside
+    operations += kernels
     operations.append(("leave_host",))
+    operations += users
     if stdio.terminal >= 0:
         operations.append(("terminal", _index(stdio.terminal), stdio.rows, stdio.columns))
     if spec["root"]["readonly"]:
@@ -133,9 +135,10 @@ _OPTION_FLAGS = {"nosuid": abi.MS_NOSUID, "nodev": abi.MS_NODEV, "noexec": abi.M
 
 def _mounts(
     mounts: list[SpecMount], folders: frozenset[str], before: list[tuple[Any, ...]], isolation: str
-) -> list[tuple[Any, ...]]:
-    """The operations inside; what must be taken from the host first is added to `before`."""
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """The operations inside, for the kernel's file systems and for the user's; what is taken from the host is added to `before`."""
     inside: list[tuple[Any, ...]] = []
+    users: list[tuple[Any, ...]] = []
     for slot, mount in enumerate(mounts):
         target, kind = mount["destination"], mount["type"]
         flags = 0
@@ -152,16 +155,21 @@ def _mounts(
         elif kind == "none":
             before.append(("hold", slot, mount["source"]))
             attributes = abi.MOUNT_ATTR_RDONLY if flags & abi.MS_RDONLY else 0
-            inside.append(("place", slot, target, mount["source"] in folders, attributes))
-        elif target in ("/proc", "/sys", "/dev") or target.startswith("/dev/"):
+            users.append(("place", slot, target, mount["source"] in folders, attributes))
+        elif mount["source"] in _KERNELS:
             if target.startswith("/dev/"):
                 inside.append(("folder", target, 0o755))
-            inside.append(("mount", kind, target, flags, ",".join(data)))
+            required = kind != "sysfs"  # refused where parts of the outer one are masked; a container can do without
+            inside.append(("mount", kind, target, flags, ",".join(data), required))
             if target == "/dev":
                 inside.append(("devices",))
         else:
-            inside.append(("place_tmpfs", target, flags, ",".join(data)))
-    return inside
+            users.append(("place_tmpfs", target, flags, ",".join(data)))
+    return inside, users
+
+
+_KERNELS = ("proc", "devfs", "devpts", "shm", "mqueue", "sysfs")
+"""Sources of the spec's own mounts: names for the reader of a mount table, since these file systems have none."""
 
 
 def describe(a_plan: Plan) -> str:

@@ -81,7 +81,7 @@ class Preparation:
 
     async def _open(self, source: Source, *, cache: bool) -> str:
         path, name = source.location, source.name or source.location
-        if opening.kind_of(path, name) == "folder":
+        if opening.kind_of(path, name, source.sha256) == "folder":
             return path
         if cache:
             lease = self._store.find(path, source.sha256)

@@ -106,8 +106,7 @@ class RunFolder:
         folder = f"{self.path}/{self._count}"
         try:
             os.mkdir(folder, 0o700)
-            os.mkdir(f"{folder}/upper")
-            os.chmod(f"{folder}/upper", 0o755)  # the container's root folder has this mode, whatever the umask is
+            _make_upper(f"{folder}/upper")
             os.mkdir(f"{folder}/work", 0o755)
         except OSError as error:
             raise errors.HostError(_full(error)) from None
@@ -119,13 +118,15 @@ class RunFolder:
         Returns:
             False where something was: the caller removes it, which may take a while.
         """
-        try:
-            if os.listdir(f"{folder}/upper"):
-                return False
-        except OSError:
-            return False
         _empty_work(folder)
-        if os.listdir(f"{folder}/work"):
+        upper = f"{folder}/upper"
+        try:
+            if os.listdir(f"{folder}/work"):
+                return False
+            # made anew, not only found empty: the container may have changed the mode of its root folder
+            os.rmdir(upper)
+            _make_upper(upper)
+        except OSError:
             return False
         self._free.append(folder)
         return True
@@ -182,12 +183,18 @@ def _rmdir(path: str) -> bool:
     return True
 
 
+def _make_upper(path: str) -> None:
+    os.mkdir(path)
+    os.chmod(path, 0o755)  # the container's root folder has this mode, whatever the umask is
+
+
 def _empty_work(folder: str) -> None:
-    """overlayfs leaves work/work with mode 000, and in it the mark of `volatile`, which it would refuse to mount over."""
-    try:
-        os.chmod(f"{folder}/work/work", 0o700)
-    except OSError:
-        pass
+    """overlayfs leaves folders of mode 000 in work/, and in them the mark of `volatile`, over which it refuses to mount."""
+    for name in ("work/work", "work/work/incompat"):
+        try:
+            os.chmod(f"{folder}/{name}", 0o700)
+        except OSError:
+            pass
     for name in ("work/work/incompat/volatile", "work/work/incompat", "work/work"):
         _rmdir(f"{folder}/{name}")
 

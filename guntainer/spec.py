@@ -75,7 +75,7 @@ def default_mounts(network: str) -> list[SpecMount]:
     """The kernel's file systems, as the spec's "Default Filesystems" and docker have them."""
     mounts: list[SpecMount] = [
         _mount("/proc", "proc", "proc", "nosuid", "nodev", "noexec"),
-        _mount("/dev", "tmpfs", "tmpfs", "nosuid", "mode=755", "size=65536k"),
+        _mount("/dev", "tmpfs", "devfs", "nosuid", "mode=755", "size=65536k"),
         _mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"),
         _mount("/dev/shm", "tmpfs", "shm", "nosuid", "nodev", "noexec", "mode=1777", "size=65536k"),
         _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "nodev", "noexec"),
@@ -136,7 +136,7 @@ def for_job(
             "cwd": job.workdir or "/",
             "noNewPrivileges": False,
         },
-        "mounts": default_mounts(job.network) + [_volume(mount) for mount in job.mounts],
+        "mounts": _all_mounts(job),
         "linux": {
             "namespaces": [{"type": kind} for kind in kinds],
             "uidMappings": [{"containerID": account.uid, "hostID": host_uid, "size": 1}],
@@ -148,6 +148,17 @@ def for_job(
             ANNOTATION + "init": "true" if job.init else "false",
         },
     }
+
+
+_REPLACEABLE = ("/dev/shm", "/dev/mqueue")
+
+
+def _all_mounts(job: Job) -> list[SpecMount]:
+    """The kernel's file systems, then the user's, a folder before what lies in it, as docker and podman have it."""
+    own = sorted(job.mounts, key=lambda mount: normal_path(mount.target).count("/"))
+    replaced = {normal_path(mount.target) for mount in own} & set(_REPLACEABLE)
+    defaults = [mount for mount in default_mounts(job.network) if mount["destination"] not in replaced]
+    return defaults + [_volume(mount) for mount in own]
 
 
 def check_mounts(job: Job) -> None:

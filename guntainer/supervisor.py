@@ -10,15 +10,15 @@ these points; whatever happens, it ends as a Result.
 from __future__ import annotations
 
 import os
-import resource
 import time
 
 import anyio
 
-from guntainer import assembly, errors, opening, planner, report
+from guntainer import assembly, descriptors, errors, opening, planner, report
 from guntainer.container import Container, Outcome
 from guntainer.jobs.names import folder_name
 from guntainer.launcher.client import Launcher
+from guntainer.offloading import in_thread
 from guntainer.preparation import Preparation
 from guntainer.runfolder import RunFolder, remove_stale
 from guntainer.stdio import Stdio
@@ -98,10 +98,8 @@ class Supervisor:
         self._folder: RunFolder | None = None
         self._preparation = Preparation(self._store, self._run_folder, self._watcher.progress, head_start)
         self._ground = assembly.Ground(self._store.path, self._run_folder)
-        self._live: dict[str, Container] = {}
-        self._scopes: dict[str, list[anyio.CancelScope]] = {}
-        self._why: dict[str, str] = {}
-        self._all: anyio.CancelScope | None = None
+        self._live: set[Container] = set()
+        self._groups: set[_Group] = set()
         self._stopped_by: int | None = None
         self._rung: tuple[str, bool] = (planner.FULL, False)
         self._told: set[str] = set()
@@ -115,6 +113,7 @@ class Supervisor:
         remove_stale()
         self._store.tidy()
         self._slots = anyio.CapacityLimiter(self._affordable())
+        self._ended = anyio.Event()
         await self._launcher.__aenter__()
         self._tasks = await anyio.create_task_group().__aenter__()
         return self
@@ -122,13 +121,15 @@ class Supervisor:
     async def __aexit__(self, *_: object) -> None:
         # Whoever left early wants no more: jobs that still run are stopped as by a signal.
         self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(None, None, None)
-        await self._launcher.__aexit__()
-        self._preparation.release()
-        if self._folder is not None:
-            folder, self._folder = self._folder, None
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(folder.remove)
+        try:
+            await self._tasks.__aexit__(None, None, None)
+        finally:
+            await self._launcher.__aexit__()
+            self._preparation.release()
+            if self._folder is not None:
+                folder, self._folder = self._folder, None
+                with anyio.CancelScope(shield=True):
+                    await in_thread(folder.remove)
 
     def _run_folder(self) -> RunFolder:
         if self._folder is None:
@@ -137,77 +138,76 @@ class Supervisor:
 
     def _affordable(self) -> int:
         """How many containers the descriptor limit lets live at once; raises the soft limit to the hard one first."""
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._ground.limits = ((resource.RLIMIT_NOFILE, soft, hard),)
-        want = self._parallel * _FDS_PER_JOB + _FDS_OWN
-        if soft < want and soft != resource.RLIM_INFINITY:
-            soft = want if hard == resource.RLIM_INFINITY else hard
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        if soft == resource.RLIM_INFINITY or want <= soft:
-            return self._parallel
-        able = max(1, (soft - _FDS_OWN) // _FDS_PER_JOB)
-        self._watcher.note(
-            f"{able} jobs at once instead of {self._parallel}: only {soft} descriptors are allowed (ulimit -n)"
-        )
+        able = max(1, (descriptors.allow(self._parallel * _FDS_PER_JOB + _FDS_OWN) - _FDS_OWN) // _FDS_PER_JOB)
+        if able < self._parallel:
+            self._watcher.note(
+                f"{able} jobs at once instead of {self._parallel}: too few open files allowed (ulimit -n)"
+            )
         return able
 
     async def run(self, jobs: Iterable[Job]) -> report.Report:
-        """Run all jobs and return their results in the jobs' order."""
+        """Run all jobs and return their results in the jobs' order.
+
+        Raises:
+            ValueError: two jobs have the same id.
+        """
         started_ns = time.monotonic_ns()
         jobs = tuple(jobs)
-        order = [job.id for job in jobs]
         results = {result.id: result async for result in self.stream(jobs)}
         return report.Report(
-            results=tuple(results[id_] for id_ in order if id_ in results),
+            results=tuple(results[job.id] for job in jobs if job.id in results),
             wall_ns=time.monotonic_ns() - started_ns,
             interrupted=self._stopped_by,
         )
 
     async def stream(self, jobs: Iterable[Job]) -> AsyncIterator[report.Result]:
-        """Run all jobs and yield each Result as its job ends."""
-        jobs = tuple(jobs)
-        send, receive = anyio.create_memory_object_stream[report.Result](len(jobs) + 1)
-        limiters: dict[str, anyio.CapacityLimiter] = {
-            job.key or job.id: anyio.CapacityLimiter(job.max_parallel) for job in jobs if job.max_parallel
-        }
-        self._tasks.start_soon(self._group, jobs, limiters, send)
-        async with receive:
-            async for result in receive:
-                yield result
+        """Run all jobs and yield each Result as its job ends; one that is left early stops the rest.
 
-    async def _group(
-        self,
-        jobs: tuple[Job, ...],
-        limiters: dict[str, anyio.CapacityLimiter],
-        send: MemoryObjectSendStream[report.Result],
-    ) -> None:
-        async with send:
-            with anyio.CancelScope() as self._all:
-                async with anyio.create_task_group() as group:
-                    for job in jobs:
-                        group.start_soon(self._job, job, limiters.get(job.key or job.id), send)
+        Raises:
+            ValueError: two jobs have the same id.
+        """
+        group = _Group(tuple(jobs))
+        if len({job.id for job in group.jobs}) < len(group.jobs):
+            raise ValueError("two jobs have the same id")
+        send, receive = anyio.create_memory_object_stream[report.Result](len(group.jobs) + 1)
+        self._tasks.start_soon(self._run_group, group, send)
+        try:
+            async with receive:
+                async for result in receive:
+                    yield result
+        finally:
+            group.scope.cancel()
+
+    async def _run_group(self, group: _Group, send: MemoryObjectSendStream[report.Result]) -> None:
+        self._groups.add(group)
+        try:
+            async with send:
+                with group.scope:
+                    if self._stopped_by is not None:
+                        group.scope.cancel()
+                    async with anyio.create_task_group() as tasks:
+                        for job in group.jobs:
+                            tasks.start_soon(self._job, job, group, send)
+        finally:
+            self._groups.discard(group)
 
     def stop(self, signal: int) -> None:
         """No new jobs; running ones are asked, waited for and killed, in that order. The second time: killed at once."""
         if self._stopped_by is None:
             self._stopped_by = signal
-            if self._all is not None:
-                self._all.cancel()
+            for group in self._groups:
+                group.scope.cancel()
         else:
-            for container in self._live.values():
+            for container in self._live:
                 container.kill()
 
-    async def _job(
-        self, job: Job, limiter: anyio.CapacityLimiter | None, send: MemoryObjectSendStream[report.Result]
-    ) -> None:
-        group = job.key or job.id
+    async def _job(self, job: Job, group: _Group, send: MemoryObjectSendStream[report.Result]) -> None:
         timing = _Timing()
-        with anyio.CancelScope() as scope:
-            self._scopes.setdefault(group, []).append(scope)
+        with group.scope_of(job):
             try:
-                outcome = await self._stages(job, limiter, timing)
+                outcome = await self._stages(job, group, timing)
             except anyio.get_cancelled_exc_class():
-                outcome = Outcome(exit=report.cancelled(self._reason(group)))
+                outcome = Outcome(exit=report.cancelled(self._reason(job, group)))
                 with anyio.CancelScope(shield=True):
                     await self._finished(job, outcome, timing, send)
                 raise
@@ -216,34 +216,28 @@ class Supervisor:
             except OSError as error:
                 failure = errors.HostError(errors.describe_oserror(error))
                 outcome = Outcome(exit=report.setup_failed(failure))
-            self._scopes[group].remove(scope)
+            except Exception as error:
+                # a mistake of ours or of a watcher's: it costs this job, not the others
+                failure = errors.HostError(f"internal error: {type(error).__name__}: {error}")
+                outcome = Outcome(exit=report.setup_failed(failure))
+            group.leave(job)
             with anyio.CancelScope(shield=True):
                 await self._finished(job, outcome, timing, send)
             if not outcome.exit.ok:
-                self._failed(job, group)
+                group.failed(job, everything=self._fail_fast)
 
-    def _reason(self, group: str) -> str:
+    def _reason(self, job: Job, group: _Group) -> str:
         if self._stopped_by is not None:
             return f"cancelled by {report.signal_name(self._stopped_by)}"
-        return self._why.get(group) or self._why.get("") or "cancelled"
+        return group.why(job) or "cancelled"
 
-    def _failed(self, job: Job, group: str) -> None:
-        """fail-fast: a failure takes the others of its matrix, or of the whole batch, with it."""
-        if self._fail_fast and "" not in self._why:
-            self._why[""] = f"cancelled: {job.id} failed (fail-fast)"
-            if self._all is not None:
-                self._all.cancel()
-        elif job.fail_fast and group not in self._why:
-            self._why[group] = f"cancelled: {job.id} failed (fail-fast)"
-            for scope in self._scopes[group]:
-                scope.cancel()
-
-    async def _stages(self, job: Job, limiter: anyio.CapacityLimiter | None, timing: _Timing) -> Outcome:
-        if (job.key or job.id) in self._why:
-            raise _AlreadyCancelled(self._why[job.key or job.id])
+    async def _stages(self, job: Job, group: _Group, timing: _Timing) -> Outcome:
+        if group.why(job):
+            raise _AlreadyCancelled(group.why(job))
         opening.check_sources(job)
         tree = await self._preparation.tree(job)
         timing.prepared_ns = time.monotonic_ns()
+        limiter = group.limiter(job)
         if limiter is None:
             async with self._slots:
                 return await self._run(job, tree, timing)
@@ -255,16 +249,33 @@ class Supervisor:
         timing.launched_ns = time.monotonic_ns()
         timing.stdout, timing.stderr = self._logs(job)
         self._watcher.started(job)
-        container = Container(job, tree, self._ground, self._launcher, lambda: self._stdio(job, timing))
-        self._live[job.id] = container
-        try:
-            isolation, copy = self._rung
-            outcome = await container.run(isolation, copy=copy)
-        finally:
-            self._live.pop(job.id, None)
-            timing.ended_ns = time.monotonic_ns()
-        self._note_rung(outcome)
-        return outcome
+        while True:
+            container = Container(job, tree, self._ground, self._launcher, lambda: self._stdio(job, timing))
+            self._live.add(container)
+            try:
+                isolation, copy = self._rung
+                outcome = await container.run(isolation, copy=copy, require_full=self._require_full)
+            except errors.Exhausted as error:
+                await self._room(container, error)
+                continue
+            finally:
+                self._live.discard(container)
+                self._ended.set()
+                timing.ended_ns = time.monotonic_ns()
+            self._note_rung(outcome)
+            return outcome
+
+    async def _room(self, refused: Container, error: errors.Exhausted) -> None:
+        """Wait until one of the other containers has ended, which makes room for one more.
+
+        Raises:
+            Exhausted: there is no other one.
+        """
+        if not self._live - {refused}:
+            raise error
+        self._note(f"{error.message}: jobs wait until others have ended; {error.hint}")
+        self._ended = anyio.Event()
+        await self._ended.wait()
 
     def _logs(self, job: Job) -> tuple[str, str]:
         """Paths of a job's stdout and stderr. Where nobody keeps them it is one file, in the order of the writes."""
@@ -286,16 +297,19 @@ class Supervisor:
 
         return Stdio(job.stdin, timing.stdout, timing.stderr, sink if watcher.live else None)
 
+    def _note(self, text: str) -> None:
+        """What goes otherwise than asked for is said once, however many jobs it happens to."""
+        if text not in self._told:
+            self._told.add(text)
+            self._watcher.note(text)
+
     def _note_rung(self, outcome: Outcome) -> None:
-        """What one job found the host to refuse holds for all: said once, not tried again."""
-        for note in outcome.notes:
-            if note not in self._told and not outcome.exit.error:
-                self._told.add(note)
-                self._watcher.note(note)
+        """What one job found the host to refuse holds for all: it is not tried again."""
+        if not outcome.exit.error:
+            for note in outcome.notes:
+                self._note(note)
         if outcome.scratch:
             self._rung = (outcome.isolation, outcome.scratch == "copy")
-        if self._require_full and outcome.isolation != planner.FULL:
-            raise errors.HostError(f"full isolation was demanded, but only {outcome.isolation} is possible here")
 
     async def _finished(
         self, job: Job, outcome: Outcome, timing: _Timing, send: MemoryObjectSendStream[report.Result]
@@ -323,10 +337,58 @@ class Supervisor:
         try:
             os.makedirs(folder, exist_ok=True)
             with open(f"{folder}/result.json.new", "w", encoding="utf-8") as file:
-                file.write(json.dumps(json_object(result), indent=2) + "\n")
+                file.write(json.dumps(json_object(result)) + "\n")
             os.replace(f"{folder}/result.json.new", f"{folder}/result.json")
         except OSError as error:
-            self._watcher.note(f"result of {result.id}: {errors.describe_oserror(error)}")
+            try:
+                os.unlink(f"{folder}/result.json.new")
+            except OSError:
+                pass
+            self._note(f"results can not be written: {errors.describe_oserror(error)}")
+
+
+class _Group:
+    """The jobs of one call of `run` or `stream`, and what has become of them together."""
+
+    def __init__(self, jobs: tuple[Job, ...]) -> None:
+        self.jobs = jobs
+        self.scope = anyio.CancelScope()
+        self._limiters = {_key(job): anyio.CapacityLimiter(job.max_parallel) for job in jobs if job.max_parallel}
+        self._scopes: dict[str, dict[str, anyio.CancelScope]] = {}
+        self._why: dict[str, str] = {}
+
+    def limiter(self, job: Job) -> anyio.CapacityLimiter | None:
+        """`max-parallel` of the job's matrix."""
+        return self._limiters.get(_key(job))
+
+    def scope_of(self, job: Job) -> anyio.CancelScope:
+        """The scope to run a job in: fail-fast of its matrix cancels it."""
+        scope = anyio.CancelScope()
+        self._scopes.setdefault(_key(job), {})[job.id] = scope
+        return scope
+
+    def leave(self, job: Job) -> None:
+        """The job has ended by itself."""
+        del self._scopes[_key(job)][job.id]
+
+    def why(self, job: Job) -> str:
+        """Why a job is not to run any more; "" where it is."""
+        return self._why.get(_key(job)) or self._why.get("", "")
+
+    def failed(self, job: Job, *, everything: bool) -> None:
+        """fail-fast: a failure takes the others of its matrix, or all, with it."""
+        group = "" if everything else _key(job)
+        if group in self._why or not (everything or job.fail_fast):
+            return
+        self._why[group] = f"cancelled: {job.id} failed (fail-fast)"
+        if everything:
+            self.scope.cancel()
+        for scope in self._scopes.get(group, {}).values():
+            scope.cancel()
+
+
+def _key(job: Job) -> str:
+    return job.key or job.id
 
 
 class _AlreadyCancelled(errors.GuntainerError):

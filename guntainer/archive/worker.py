@@ -213,6 +213,6 @@ def _into_tree(task: Task, fd: int, before: os.stat_result, feeder: Feeder, writ
         "digest": digest,
         "tree": rootfs,
         "architecture": inspection.architecture(f"{task.folder}/{rootfs}"),
-        "key": (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns),
+        "key": (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns, before.st_ctime_ns),
         **counts.as_dict(),
     }

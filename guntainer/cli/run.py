@@ -52,7 +52,7 @@ OPTIONS = (
     Option("--scratch", default="disk", metavar="disk|memory[:SIZE]", help="where the writable layer lies"),
     Option("--network", default="host", metavar="|".join(NETWORKS), help="the host's, or none but lo"),
     Option("--init", kind=FLAG, help="put a small init before the command"),
-    Option("--timeout", metavar="TIME", help="stop after this long (30s, 5m; a bare number is seconds)"),
+    Option("--timeout", metavar="TIME", help="stop after this long (30s, 5m; a bare number is seconds; 0: never)"),
     Option("--stop-signal", default="TERM", metavar="SIGNAL", help="what asks the command to stop"),
     Option("--stop-timeout", default=str(int(DEFAULT_STOP_TIMEOUT_S)), metavar="TIME", help="then wait this long"),
     Option("--no-cache", kind=FLAG, help="unpack into a temporary folder and remove it afterwards"),
@@ -110,6 +110,8 @@ def job_of(args: Options, location: str, command: list[str]) -> Job:
     if args.network not in NETWORKS:
         known = " or ".join(NETWORKS)
         raise errors.UsageError(f"--network {args.network}: expected {known}", hint="private networks come later")
+    if not location:
+        raise errors.UsageError("ROOTFS is empty", hint="is a variable not set?")
     mounts = [_option("-v", values.parse_volume, text, _here()) for text in args.volume]
     mounts += [_mount(text) for text in args.mount]
     mounts += [_option("--tmpfs", values.parse_tmpfs, text) for text in args.tmpfs]
@@ -118,7 +120,11 @@ def job_of(args: Options, location: str, command: list[str]) -> Job:
         raise errors.UsageError(f"--sha256 {sha256}: expected 64 hex digits")
     return Job(
         id=args.name or "run",
-        rootfs=Source(location=os.path.abspath(location), name=location, sha256=sha256 and sha256.lower()),
+        rootfs=Source(
+            location=_option("ROOTFS", values.host_path, location, _here()),
+            name=location,
+            sha256=sha256 and sha256.lower(),
+        ),
         command=tuple(command),
         env=tuple(_environment(args).items()),
         mounts=tuple(mounts),
@@ -130,7 +136,7 @@ def job_of(args: Options, location: str, command: list[str]) -> Job:
         read_only=args.read_only,
         scratch=_option("--scratch", values.parse_scratch, args.scratch),
         cache=not args.no_cache,
-        timeout_s=_option("--timeout", values.parse_duration, args.timeout) if args.timeout is not None else None,
+        timeout_s=(_option("--timeout", values.parse_duration, args.timeout) or None) if args.timeout else None,
         stop_signal=_option("--stop-signal", values.parse_signal, args.stop_signal),
         stop_timeout_s=_option("--stop-timeout", values.parse_duration, args.stop_timeout),
     )
@@ -145,11 +151,11 @@ def _option(name: str, parse: Callable[..., Any], *values_: Any) -> Any:
 
 
 def _here() -> str:
-    """The working directory; "/" where it has been deleted under us."""
+    """The working directory; "" where it has been deleted under us."""
     try:
         return os.getcwd()
-    except FileNotFoundError:
-        return "/"
+    except OSError:
+        return ""
 
 
 _MOUNT_KEYS = {
@@ -166,6 +172,9 @@ _MOUNT_KEYS = {
 }
 
 
+_YES_OR_NO = {"": True, "true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
 def _mount(text: str) -> Mount:
     """`--mount type=bind,source=…,target=…[,readonly]`, docker's and podman's notation."""
     found: dict[str, str] = {"type": "bind"}
@@ -175,7 +184,12 @@ def _mount(text: str) -> Mount:
             raise errors.UsageError(f"--mount {text}: unknown key {values.quoted(key)}{values.near(key, _MOUNT_KEYS)}")
         found[_MOUNT_KEYS[key]] = value
     target = _option("--mount", values.check_target, found.get("target", ""))
-    read_only = found.get("ro", "false") in ("", "true", "1")
+    read_only = _YES_OR_NO.get(found.get("ro", "false").lower())
+    if read_only is None:
+        raise errors.UsageError(f"--mount {text}: readonly: expected true or false, got {values.quoted(found['ro'])}")
+    unfit = {"bind": "size", "tmpfs": "source"}.get(found["type"])
+    if unfit in found:
+        raise errors.UsageError(f"--mount {text}: {unfit} does not go with type={found['type']}")
     if found["type"] == "tmpfs":
         size = _option("--mount", values.parse_size, found["size"]) if "size" in found else None
         return Mount(kind="tmpfs", target=target, read_only=read_only, size_bytes=size)
@@ -191,17 +205,24 @@ def _workdir(path: str | None) -> str | None:
     return path
 
 
+_ENV_FILE_LIMIT = 4 << 20
+
+
 def _environment(args: Options) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in args.env_file:
         try:
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                lines = file.read().splitlines()
+            with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+                text = file.read(_ENV_FILE_LIMIT + 1)
         except OSError as error:
             raise errors.UsageError(f"--env-file {errors.describe_oserror(error)}") from None
-        for number, line in enumerate(lines, 1):
-            if line.strip() and not line.lstrip().startswith("#"):
-                _variable(found, line.strip(), f"{path}:{number}")
+        if len(text) > _ENV_FILE_LIMIT:
+            raise errors.UsageError(f"--env-file {path}: larger than {_ENV_FILE_LIMIT >> 20} MiB")
+        # only a line feed ends a line, and what stands behind the = is the value, blanks and all
+        for number, raw in enumerate(text.split("\n"), 1):
+            line = raw.removesuffix("\r").lstrip()
+            if line and not line.startswith("#"):
+                _variable(found, line, f"{path}:{number}")
     for text in args.env:
         _variable(found, text, f"-e {text.partition('=')[0]}")
     return found
@@ -244,14 +265,17 @@ class _Run:
             write(f"guntainer: {text}\n" if level in ("info", "debug") else f"guntainer: {level}: {text}\n")
 
     def run(self) -> int:
-        from guntainer import opening, runfolder
+        from guntainer import descriptors, interrupts, opening, runfolder
 
+        descriptors.allow(descriptors.LEAST + len(self._job.mounts))
         opening.check_sources(self._job)
         runfolder.remove_stale()
         try:
             with self._rootfs() as rootfs:
                 return self._in(*rootfs)
         finally:
+            # from here on there is only clean-up, which is done to its end
+            interrupts.ignore()
             if self._folder is not None:
                 self._folder.remove()
 
@@ -324,4 +348,4 @@ class _Run:
             return
         folder, self._folder = self._folder, None
         folder.keep()
-        self.note(f"kept {layer}/upper")
+        self.note(f"kept {layer}/upper", "warning")

@@ -54,15 +54,18 @@ def compile_plan(plan: tuple[Any, ...], ignored: tuple[int, ...], *, step: int =
 
 def _exec(program: Program, argv: tuple[str, ...], environment: dict[str, str], init: str) -> None:
     variables = program.pointers(tuple(os.fsencode(f"{key}={value}") for key, value in environment.items()))
-    if init:
-        words = program.pointers(tuple(os.fsencode(word) for word in ("init", "--", *argv)))
-        program.call_with_fd("execveat", 0, int(init), "", words, variables, abi.AT_EMPTY_PATH)
-        return
     words = program.pointers(tuple(os.fsencode(word) for word in argv))
     places = candidates(argv[0], environment)
+    found = program.label()
     for number, path in enumerate(places):
         following = program.label()
-        attempt = program.call("execve", path, words, variables, on_error=following)
+        if init:
+            # The init would find out by itself, but could not tell us: it ends with a code of its own.
+            attempt = program.call("faccessat", abi.AT_FDCWD, path, os.X_OK, 0, on_error=following)
+            program.result_to_header(attempt, _FIRST_RESULT + min(number, ATTEMPTS - 1))
+            folder = program.call("openat", abi.AT_FDCWD, path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0)
+            program.on_error(folder, found)
+        attempt = program.call("execve", path, words, variables, on_error=following)  # of a folder, it says EACCES
         program.result_to_header(attempt, _FIRST_RESULT + min(number, ATTEMPTS - 1))
         program.here(following)
     # All attempts have failed. A file that is there although exec said ENOENT names a missing interpreter in its head.
@@ -74,6 +77,10 @@ def _exec(program: Program, argv: tuple[str, ...], environment: dict[str, str], 
         program.call("read", file, Pointer(_TEXT // 8, header=True), TEXT_BYTES, ignore=True)
         program.here(following)
     program.call("execve", "", words, variables)  # fails: tells the record
+    program.here(found)
+    if init:
+        words = program.pointers(tuple(os.fsencode(word) for word in ("init", "--", *argv)))
+        program.call_with_fd("execveat", 0, int(init), "", words, variables, abi.AT_EMPTY_PATH)
 
 
 def candidates(name: str, environment: dict[str, str]) -> list[str]:

@@ -121,16 +121,16 @@ def hold(program: Program, slot: int, path: str) -> None:
 
 
 def pivot(program: Program, new_root: str) -> None:
-    """Make the rootfs the root; the old one stays mounted over it, reachable by descriptor only, until `leave_host`."""
+    """Make the rootfs the root; the old one stays mounted over it until `leave_host`: `..` of the root leads there."""
     _keep(program, "openat", _HERE, "/", _PATH_FOLDER, at=_OLD_ROOT)
     program.call("chdir", new_root)
     program.call("pivot_root", ".", ".")
 
 
-def mount(program: Program, kind: str, target: str, flags: int, options: str) -> None:
+def mount(program: Program, kind: str, target: str, flags: int, options: str, required: bool) -> None:
     """A new file system of the kernel's at a folder of the skeleton, which must be no link."""
     program.call("openat", _HERE, target, _PATH_FOLDER | os.O_NOFOLLOW)
-    program.call("mount", kind, target, kind, flags, options or 0)
+    program.call("mount", kind, target, kind, flags, options or 0, ignore=not required)
 
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -185,6 +185,7 @@ def place_tmpfs(program: Program, target: str, flags: int, options: str) -> None
     """A memory file system at a path inside the rootfs, made where it is missing."""
     program.call("fchdir", _make_inside(program, target, is_folder=True))
     program.call("mount", "tmpfs", ".", "tmpfs", flags, options or 0)
+    program.call("chdir", "/")
 
 
 def _make_inside(program: Program, path: str, *, is_folder: bool) -> Any:
@@ -296,7 +297,10 @@ OPERATIONS: dict[str, Operation] = {
     "bind_root": (bind_root, lambda source: f"make {source} a mount point"),
     "hold": (hold, lambda slot, path: f"take hold of {path} as #{slot}"),
     "pivot": (pivot, lambda root: f"pivot_root to {root}"),
-    "mount": (mount, lambda k, t, f, o: f"mount {k} at {t} ({_flags(f)}) {o}".rstrip()),
+    "mount": (
+        mount,
+        lambda k, t, f, o, r: f"mount {k} at {t} ({_flags(f)}) {o}".rstrip() + ("" if r else ", where allowed"),
+    ),
     "devices": (devices, lambda: f"bind /dev/{{{','.join(DEVICES)}}}, link fd, stdin, stdout, stderr, ptmx"),
     "folder": (folder, lambda p, m: f"make the folder {p} ({m:04o})"),
     "host_view": (

@@ -1,12 +1,16 @@
 """The small pid 1 of `--init`, where the host has no catatonit, tini or docker-init: reaps orphans, forwards signals.
 
-It is a clone of the interpreter, so it costs memory that the command as pid 1 does not; it ends with the command.
+It is a clone of the interpreter, so it costs memory that the command as pid 1 does not; it ends with the command. That
+memory holds the environment and the plans of other containers, so it is closed to the container's own root: a process that
+is not dumpable can not be looked into through /proc by anybody without rights over the host's user namespace (ptrace(2)).
 """
 
 from __future__ import annotations
 
 import _signal
 import os
+
+from guntainer.kernel import abi, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +22,7 @@ _NOT_FORWARDED = (_signal.SIGCHLD, _signal.SIGKILL, _signal.SIGSTOP, _signal.SIG
 
 def run(execute: Callable[[], None]) -> NoReturn:
     """Fork a child that becomes the command by `execute`, forward signals to it, reap everything, end as it ended."""
+    syscalls.prctl(abi.PR_SET_DUMPABLE, 0)  # the command is dumpable again after its execve
     signals = [n for n in _signal.valid_signals() if n not in _NOT_FORWARDED and n < _signal.SIGRTMIN]
     waited = [*signals, _signal.SIGCHLD]
     _signal.pthread_sigmask(_signal.SIG_BLOCK, waited)

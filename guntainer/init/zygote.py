@@ -13,6 +13,7 @@ from __future__ import annotations
 import _signal
 import _socket
 import array
+import errno
 import gc
 import marshal
 import os
@@ -48,6 +49,9 @@ def serve(sock: _socket.socket, launches: child.Launches) -> None:
             pid, pidfd = launches.launch(plan, fds, launch_id)
         except OSError as error:
             sock.send(marshal.dumps((launch_id, 0, error.errno)))
+        except Exception:
+            # a plan that can not be compiled must not end this process: clones under way still use its memory
+            sock.send(marshal.dumps((launch_id, 0, errno.EINVAL)))
         else:
             rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [pidfd]))
             sock.sendmsg([marshal.dumps((launch_id, pid, 0))], [rights])
@@ -74,4 +78,5 @@ def main(socket_fd: int, fault_fd: int, life_fd: int) -> None:
         serve(sock, launches)
     except OSError:
         pass  # the supervisor is gone
-    os._exit(0)
+    finally:
+        os._exit(0)

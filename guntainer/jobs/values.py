@@ -218,7 +218,7 @@ def check_target(path: str) -> str:
 
 
 def host_path(text: str, base: str) -> str:
-    """The absolute path that `text` means, seen from the folder `base`; `~/` is $HOME.
+    """The absolute path that `text` means, seen from the folder `base`, "" where there is none; `~/` is $HOME.
 
     `..` stays as written: behind a symlink it is not the folder before it.
     """
@@ -230,6 +230,10 @@ def host_path(text: str, base: str) -> str:
         if not home.startswith("/"):
             raise errors.UsageError(f"{quoted(text)}: HOME is not set, so ~ has no meaning; write the path in full")
         text = home + text[1:]
+    if not base and not text.startswith("/"):
+        raise errors.UsageError(
+            f"{quoted(text)} is seen from the working directory, which has been deleted", hint="write the path in full"
+        )
     path = os.path.join(base, text)
     parts = [part for part in path.split("/") if part not in ("", ".")]
     return "/" + "/".join(parts)

@@ -116,6 +116,7 @@ _BY_MACHINE = {
     "mkdirat": (258, 34),
     "mknodat": (259, 33),
     "symlinkat": (266, 36),
+    "faccessat": (269, 48),
     "dup3": (292, 24),
     "prlimit64": (302, 261),
     "execveat": (322, 281),

@@ -41,13 +41,16 @@ class Child:
         return f"Child(launch_id={self.launch_id}, pid={self.pid}, pidfd={self.pidfd})"
 
 
+_known: set[int] = set()
+"""Pids of the containers of every launcher of this process that were not waited for yet."""
+
+
 class Launcher:
     """One fork helper at a time. `async with Launcher() as launcher: child = await launcher.launch(plan, fds)`."""
 
     def __init__(self, zygote: Zygote | None = None) -> None:
         self._zygote = zygote
         self._waiting: dict[int, asyncio.Future[tuple[int, int]]] = {}
-        self._known: set[int] = set()
         self._retired: list[Zygote] = []
         self._next_id = 0
         self._slots = asyncio.Semaphore(_UNDER_WAY_LIMIT)
@@ -70,7 +73,7 @@ class Launcher:
         return self._zygote.pid if self._zygote else 0
 
     def statistics(self) -> dict[str, int]:
-        return {"launches": self._next_id, "under_way": len(self._waiting), "alive": len(self._known)}
+        return {"launches": self._next_id, "under_way": len(self._waiting), "alive": len(_known)}
 
     def _start(self) -> Zygote:
         if self._zygote is None:
@@ -154,7 +157,7 @@ class Launcher:
             for _level, _kind, payload in ancillary:
                 pidfd = array.array("i", payload[:4])[0]
             if pid:
-                self._known.add(pid)
+                _known.add(pid)
             future = self._waiting.get(launch_id)
             if future is not None and not future.done():
                 future.set_result((pid, pidfd))
@@ -184,7 +187,7 @@ class Launcher:
         """Kill our children in a pid namespace that is not ours and that no answer has named."""
         own = os.readlink("/proc/self/ns/pid")
         for pid in _children():
-            if pid in self._known:
+            if pid in _known:
                 continue
             try:
                 if os.readlink(f"/proc/{pid}/ns/pid") != own:
@@ -195,7 +198,7 @@ class Launcher:
 
     def forget(self, child: Child) -> None:
         """This child has been waited for."""
-        self._known.discard(child.pid)
+        _known.discard(child.pid)
         os.close(child.pidfd)
 
 

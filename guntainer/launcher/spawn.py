@@ -10,7 +10,7 @@ import _socket
 import os
 import sys
 
-from guntainer import errors
+from guntainer import descriptors, errors
 from guntainer.faults import FaultPipe
 
 _SOCKET, _FAULTS, _LIFE = 3, 4, 5  # the helper's descriptors
@@ -47,11 +47,12 @@ class Zygote:
 
 
 def spawn() -> Zygote:
-    """Start a fork helper.
+    """Start a fork helper, with room for the descriptors that a launch uses.
 
     Raises:
         HostError: no process or no descriptor is left.
     """
+    descriptors.allow(descriptors.LEAST)
     try:
         faults = FaultPipe()
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)

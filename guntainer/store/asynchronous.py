@@ -8,6 +8,7 @@ import os
 import anyio
 
 from guntainer.archive import worker
+from guntainer.offloading import in_thread
 from guntainer.store import fill
 
 TYPE_CHECKING = False
@@ -47,7 +48,7 @@ async def lease(
         return filling.finish(await _work(task, *worker.spawn(task), progress))
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(filling.close)
+            await in_thread(filling.close)
 
 
 async def unpack_temporary(

@@ -13,6 +13,7 @@ import os
 from guntainer import errors, interrupts
 from guntainer.archive import worker
 from guntainer.store.lookup import VERSION, key_of, mismatch
+from guntainer.store.prune import remove_entry
 from guntainer.store.remove import remove_tree
 
 TYPE_CHECKING = False
@@ -106,16 +107,18 @@ class Filling:
                 lease = self._store.lease(digest)
                 if lease is not None:
                     return lease
-                remove_tree(entry)  # damaged: without its meta
+                remove_entry(entry)  # damaged: without its meta
                 continue
             lease = self._store.lease(digest)
             if lease is not None:
                 return lease
-        raise errors.StoreError(f"store {self._store.path}: {digest[:12]} vanishes at once", hint="is it being pruned?")
+            raise errors.StoreError(f"store {self._store.path}: {digest[:12]} was pruned at once", hint="run it again")
+        raise errors.StoreError(
+            f"store {self._store.path}: {digest[:12]} is damaged and can not be removed", hint=f"remove {entry}"
+        )
 
     def _remember(self, digest: str, facts: dict[str, Any]) -> None:
-        device, inode, size, mtime_ns = facts["key"]
-        link = f"{self._store.path}/index/{device:x}-{inode:x}-{size:x}-{mtime_ns:x}"
+        link = f"{self._store.path}/index/{'-'.join(f'{part:x}' for part in facts['key'])}"
         made = f"{link}.{os.getpid()}-{os.urandom(3).hex()}"
         os.symlink(digest, made)
         os.rename(made, link)

@@ -5,7 +5,7 @@
         rootfs/<sha256>/tree/       an unpacked archive, never written again: an overlay's lower folder
         rootfs/<sha256>/meta        marshal: what is known of it; written last, its presence makes the entry exist
         rootfs/<sha256>/lock        shared by those who run on it, exclusive for who removes it; its mtime is the last use
-        index/<dev>-<ino>-<size>-<mtime_ns>   a link whose text is the sha256: a warm run does not hash the archive again
+        index/<dev>-<ino>-<size>-<mtime_ns>-<ctime_ns>   a link whose text is the sha256: a warm run does not hash the archive again
         incoming/<name>/            an unpack under way; <name>.lock is held meanwhile
         skeleton/, mount/           see `runfolder`
 
@@ -145,7 +145,12 @@ def read_meta(entry: str) -> dict[str, Any] | None:
 
 def key_of(status: os.stat_result) -> str:
     """What stands for an archive's content as long as nobody rewrites it."""
-    return f"{status.st_dev:x}-{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
+    return "-".join(f"{part:x}" for part in identity_of(status))
+
+
+def identity_of(status: os.stat_result) -> tuple[int, ...]:
+    """The change time is the one part that a tool which copies times can not set: stat(2), utimensat(2)."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def mismatch(archive: str, wanted: str, found: str) -> errors.RootfsError:
@@ -182,7 +187,7 @@ def open_store(path: str | None = None) -> Store:
             found = file.read(20).strip().decode("utf-8", "replace")
     except FileNotFoundError:
         _make(where)
-        return Store(where)
+        found = str(VERSION)
     except OSError as error:
         raise _unusable(where, error) from None
     if not found.isdigit() or int(found) > VERSION:
@@ -190,15 +195,19 @@ def open_store(path: str | None = None) -> Store:
             f"store {where}: layout {found!r} is newer than this guntainer's ({VERSION})",
             hint="use a newer guntainer, or another --store",
         )
-    if os.stat(where).st_uid != os.geteuid():
-        # its owner could change a tree that we are about to run
-        raise errors.StoreError(f"store {where} belongs to another user", hint="use --store or GUNTAINER_STORE")
+    status = os.stat(where)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        # whoever can write there could change a tree that we are about to run
+        whose = "belongs to another user" if status.st_uid != os.geteuid() else "can be written by other users"
+        raise errors.StoreError(f"store {where} {whose}", hint="use --store or GUNTAINER_STORE, or chmod 700 it")
     return Store(where)
 
 
 def _make(where: str) -> None:
     try:
         os.makedirs(where, 0o700, exist_ok=True)
+        if os.stat(where).st_uid == os.geteuid() and not os.listdir(where):
+            os.chmod(where, 0o700)  # an empty folder that was made for it
         for name in ("rootfs", "index", "incoming"):
             os.makedirs(f"{where}/{name}", 0o700, exist_ok=True)
         made = f"{where}/VERSION.{os.getpid()}"

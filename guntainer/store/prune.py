@@ -78,21 +78,26 @@ def prune(store: Store, *, older_than_s: float | None = None, everything: bool =
     removed = []
     for entry in entries(store):
         old = older_than_s is not None and time.time() - entry.used_at >= older_than_s
-        if (everything or old or not entry.whole) and _remove(store, entry.digest):
+        if (everything or old or not entry.whole) and remove_entry(f"{store.path}/rootfs/{entry.digest}"):
             removed.append(entry)
     _tidy(store)
     return removed
 
 
-def _remove(store: Store, digest: str) -> bool:
-    """Remove an entry unless it is leased: its meta first, so that a crash leaves no entry, then its lock, then the rest."""
-    path = f"{store.path}/rootfs/{digest}"
+def remove_entry(path: str) -> bool:
+    """Remove an entry unless it is leased: its meta first, so that a crash leaves no entry, then its lock, then the rest.
+
+    Returns:
+        False where it is leased, or another one's already, or can not be removed.
+    """
     try:
         lock = os.open(f"{path}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
         return False
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.fstat(lock).st_nlink:
+            return False  # a lock without a name is that of an entry which another process has just removed
         for name in ("meta", "lock"):
             try:
                 os.unlink(f"{path}/{name}")
