@@ -99,6 +99,8 @@ class Supervisor:
         self._preparation = Preparation(self._store, self._run_folder, self._watcher.progress, head_start)
         self._ground = assembly.Ground(self._store.path, self._run_folder)
         self._live: set[Container] = set()
+        self._ended: anyio.Event | None = None
+        """Set when the next container ends, where a job waits for that."""
         self._groups: set[_Group] = set()
         self._stopped_by: int | None = None
         self._rung: tuple[str, bool] = (planner.FULL, False)
@@ -113,7 +115,6 @@ class Supervisor:
         remove_stale()
         self._store.tidy()
         self._slots = anyio.CapacityLimiter(self._affordable())
-        self._ended = anyio.Event()
         await self._launcher.__aenter__()
         self._tasks = await anyio.create_task_group().__aenter__()
         return self
@@ -251,30 +252,38 @@ class Supervisor:
         self._watcher.started(job)
         while True:
             container = Container(job, tree, self._ground, self._launcher, lambda: self._stdio(job, timing))
-            self._live.add(container)
             try:
-                isolation, copy = self._rung
-                outcome = await container.run(isolation, copy=copy, require_full=self._require_full)
+                outcome = await self._lived(container)
             except errors.Exhausted as error:
-                await self._room(container, error)
+                await self._room(error)
                 continue
             finally:
-                self._live.discard(container)
-                self._ended.set()
                 timing.ended_ns = time.monotonic_ns()
             self._note_rung(outcome)
             return outcome
 
-    async def _room(self, refused: Container, error: errors.Exhausted) -> None:
+    async def _lived(self, container: Container) -> Outcome:
+        self._live.add(container)
+        try:
+            isolation, copy = self._rung
+            return await container.run(isolation, copy=copy, require_full=self._require_full)
+        finally:
+            self._live.discard(container)
+            if self._ended is not None:
+                self._ended.set()
+                self._ended = None
+
+    async def _room(self, error: errors.Exhausted) -> None:
         """Wait until one of the other containers has ended, which makes room for one more.
 
         Raises:
             Exhausted: there is no other one.
         """
-        if not self._live - {refused}:
+        if not self._live:
             raise error
         self._note(f"{error.message}: jobs wait until others have ended; {error.hint}")
-        self._ended = anyio.Event()
+        if self._ended is None:
+            self._ended = anyio.Event()
         await self._ended.wait()
 
     def _logs(self, job: Job) -> tuple[str, str]:

@@ -1,0 +1,161 @@
+"""Every signal in every phase of `run` and `batch`: the exit code, and nothing left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Run, Traces
+
+pytestmark = pytest.mark.usefixtures("user_namespaces")
+
+# Starts the program with one of its functions slowed down, so that a signal can be sent in the middle of it.
+DRIVER = """
+import sys, time
+phase, marker, *words = sys.argv[1:]
+
+def slow(owner, name, seconds):
+    function = getattr(owner, name)
+    def slowed(*a, **k):
+        open(marker, "w").close()
+        time.sleep(seconds)
+        return function(*a, **k)
+    setattr(owner, name, slowed)
+
+if phase == "start":
+    from guntainer.launcher import client, spawn
+    slow(spawn, "FaultPipe", 30)
+elif phase == "unpack":
+    from guntainer.archive import worker
+    slow(worker, "_into_tree", 30)
+elif phase == "launch":
+    from guntainer import assembly
+    slow(assembly, "assemble", 1)
+elif phase == "clean-up":
+    from guntainer.runfolder import RunFolder
+    slow(RunFolder, "remove", 1)
+sys.argv = ["guntainer", *words]
+from guntainer.cli import entry
+entry()
+"""
+SIGNALS = {"INT": signal.SIGINT, "TERM": signal.SIGTERM, "HUP": signal.SIGHUP, "KILL": signal.SIGKILL}
+
+
+def drive(home: Path, phase: str, *words: object) -> subprocess.Popen[bytes]:
+    line = [sys.executable, "-c", DRIVER, phase, str(home / "marker"), *map(str, words)]
+    return subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def until_there(path: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 20
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def everything(home: Path) -> list[str]:
+    """What an unpack under way has in the store, locks included."""
+    place = home / "store" / "incoming"
+    return sorted(os.listdir(place)) if place.is_dir() else []
+
+
+def settle(traces: Traces) -> None:
+    deadline = time.monotonic() + 5
+    while traces.processes() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def check(home: Path, name: str, archive: Path, other: Path, guntainer: Run, traces: Traces) -> None:
+    """Nothing is left; after SIGKILL once somebody else has started."""
+    settle(traces)
+    assert traces.processes() == []
+    if name == "KILL":
+        assert guntainer("run", other, "true").returncode == 0
+    assert everything(home) == []
+    traces.check()
+    assert guntainer("run", archive, "true").returncode == 0
+
+
+@pytest.fixture
+def other(home: Path, small_archive: Path) -> Path:
+    """Another archive, so that a next start has nothing to do with what was interrupted."""
+    path = home / "other.tar.gz"
+    path.write_bytes(small_archive.read_bytes() + b"\0" * 8)
+    return path
+
+
+def signals_of(phase: str) -> list[str]:
+    return ["INT", "INT twice", "TERM", "HUP", "KILL"] if phase != "clean-up" else ["INT twice", "TERM", "KILL"]
+
+
+RUN_PHASES = [(phase, name) for phase in ("unpack", "launch", "run", "clean-up") for name in signals_of(phase)]
+
+
+@pytest.mark.parametrize(("phase", "name"), RUN_PHASES)
+def test_run(
+    home: Path, small_archive: Path, other: Path, guntainer: Run, traces: Traces, phase: str, name: str
+) -> None:
+    if phase != "unpack":
+        assert guntainer("run", small_archive, "true").returncode == 0
+    command = ["sh", "-c", "echo x > /x"] if phase == "clean-up" else ["sh", "-c", "echo x > /x; exec sleep 50"]
+    process = drive(home, phase, "run", small_archive, *command)
+    if phase == "run":
+        deadline = time.monotonic() + 20
+        while not list((home / "tmp").rglob("upper/x")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    else:
+        until_there(home / "marker", process)
+    number = SIGNALS[name.split()[0]]
+    process.send_signal(number)
+    if "twice" in name:
+        time.sleep(0.05)
+        process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    wanted = -9 if name == "KILL" else 0 if phase == "clean-up" else 128 + number
+    assert (process.returncode, err) == (wanted, b"")
+    check(home, name, small_archive, other, guntainer, traces)
+
+
+BATCH_PHASES = [
+    (phase, name) for phase in ("start", "unpack", "launch", "run", "clean-up") for name in signals_of(phase)
+]
+
+
+@pytest.mark.parametrize(("phase", "name"), BATCH_PHASES)
+def test_batch(
+    home: Path, small_archive: Path, other: Path, guntainer: Run, traces: Traces, phase: str, name: str
+) -> None:
+    if phase != "unpack":
+        assert guntainer("run", small_archive, "true").returncode == 0
+    command = "echo x > /x" if phase == "clean-up" else "echo x > /x; exec sleep 50"
+    jobs = {"a": {"rootfs": str(small_archive), "run": command, "repeat": 3}}
+    (home / "jobs.json").write_text(json.dumps({"jobs": jobs}))
+    process = drive(home, phase, "batch", "-j2", "--json", home / "report", home / "jobs.json")
+    if phase == "run":
+        deadline = time.monotonic() + 20
+        while len(list((home / "tmp").rglob("upper/x"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    else:
+        until_there(home / "marker", process)
+    number = SIGNALS[name.split()[0]]
+    process.send_signal(number)
+    if "twice" in name:
+        time.sleep(0.1)
+        process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert b"Traceback" not in err
+    wanted = -9 if name == "KILL" else 128 + number
+    # in clean-up all jobs have ended: the batch is what they came to, or ended by the signal
+    assert process.returncode in ((0, wanted) if phase == "clean-up" else (wanted,)), err
+    assert not (home / "report.new").exists()
+    if phase not in ("start", "clean-up") and name != "KILL" and (phase != "unpack" or (home / "report").exists()):
+        outcomes = [json.loads(line)["outcome"] for line in (home / "report").read_text().splitlines()]
+        assert outcomes == ["cancelled"] * 3
+    check(home, name, small_archive, other, guntainer, traces)
