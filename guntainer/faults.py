@@ -29,7 +29,7 @@ class FaultPipe:
         """The error that ended this launch, if one did: a child writes it before it ends.
 
         Args:
-            operations: (the plan's operations, its argv), which the record's step counts.
+            operations: (the plan's operations, which the record's step counts, its argv, its environment).
         """
         self._drain()
         record = self._records.pop(launch_id, None)
@@ -57,11 +57,19 @@ def _word(record: bytes, number: int) -> int:
     return int.from_bytes(record[number * 8 : number * 8 + 8], "little", signed=True)
 
 
-def _read(record: bytes, operations: tuple[Any, ...], argv: tuple[str, ...]) -> errors.SetupError:
+def _read(
+    record: bytes, operations: tuple[Any, ...], argv: tuple[str, ...], environment: dict[str, str]
+) -> errors.SetupError:
     step = _word(record, 1)
     if step < len(operations):
         return setup_error(operations[step][0], ops.subject(operations[step]), -_word(record, 2))
     attempts = [-_word(record, 4 + number) for number in range(ATTEMPTS)]
+    if errno.E2BIG in attempts:
+        size = sum(len(os.fsencode(text)) + 1 for text in argv)
+        size += sum(len(os.fsencode(f"{key}={value}")) + 1 for key, value in environment.items())
+        return errors.SetupError(
+            "exec", f"{argv[0]} with {size} bytes of arguments and environment", errno.E2BIG, hint="shorten them"
+        )
     return exec_error(
         argv[0], [number for number in attempts if number > 0] or [-_word(record, 2)], record[-TEXT_BYTES:]
     )
@@ -100,10 +108,7 @@ def exec_error(name: str, attempts: list[int], head: bytes) -> errors.SetupError
         return errors.CommandNotExecutable(f"{name}: {why}", errno=number)
     if number in (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG):
         return errors.CommandNotExecutable(f"{name}: found, but {os.strerror(number)}", errno=number)
-    hint = "shorten the command or its environment" if number == errno.E2BIG else ""
-    if number == errno.E2BIG:
-        name = f"{name[:40]} (with its arguments and environment)"
-    return errors.SetupError("exec", name, number, hint=hint)
+    return errors.SetupError("exec", name, number)
 
 
 _HINTS = {

@@ -2,7 +2,11 @@
 
 One process, one thread, no event loop and no fork helper: this process clones the container itself, from the same Plan
 and with the same code as the helper. It then sleeps in poll(2) on the container's pidfd, on signals, and on the terminal
-where there is one.
+where there is one, and waits for nothing else.
+
+Two signals of a program's daily life do not reach a pid 1 that has no handler for them, because the kernel drops them
+(pid_namespaces(7)): what a terminal sends for Ctrl-C, and SIGPIPE. Where nobody inside has a mind of its own about them, they
+end the container here, with the same exit code.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import _signal
 import os
 import select
+import stat
 
 from guntainer import assembly, errors, faults, interrupts, planner, report, stopping
 from guntainer.init import child
@@ -17,13 +22,15 @@ from guntainer.init import child
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
 
     from guntainer.jobs.model import Job
+    from guntainer.terminal import Terminal
 
 _STOPPING = (_signal.SIGTERM, _signal.SIGHUP)
 _FORWARDED = (_signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGQUIT, _signal.SIGCONT)
-DRAIN_S = 2.0
+_YOUNG_S = 1.0  # a command of this age may be about to set its handlers
+_LOOK_AGAIN_S = 0.1
+_UNREAD_S = 0.2
 
 
 class Foreground:
@@ -38,14 +45,18 @@ class Foreground:
         self._faults = faults.FaultPipe()
         self._life = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._launches = child.Launches(self._faults.write_fd, self._life, parent=False)
-        self._operations: tuple[Any, ...] = ()
+        self._operations: tuple[tuple[object, ...], ...] = ()
         self._pid = 0
         self._pidfd = -1
         self._steps: Iterator[float] | None = None
-        self._deadline: float | None = None
-        self._step_at: float | None = None
+        self._timers: dict[Callable[[], None], float] = {}
+        self._started = 0.0
+        self._tty: Terminal | None = None
+        self._key = 0
         self._asked = 0
         self._timed_out = False
+        self._watched = False
+        self._unread = False
         self.layer = ""
 
     def run(self) -> report.Exit:
@@ -70,53 +81,53 @@ class Foreground:
 
     def _once(self, signals: _Signals, isolation: str, *, copy: bool) -> report.Exit:
         fds: list[int] = []
-        channel = None
-        stdio = planner.Stdio()
-        tty = None
         try:
-            if self._terminal:
-                import _socket
-
-                from guntainer import terminal
-
-                ours, theirs = _socket.socketpair()
-                channel = ours
-                fds.append(theirs.detach())
-                tty = terminal.Terminal()
-                stdio = planner.Stdio(terminal=0, rows=tty.rows, columns=tty.columns)
-            init = ""
-            if self._job.init:
-                path = assembly.find_init()
-                if path is None:
-                    init = "reaper"
-                else:
-                    init = str(len(fds))
-                    fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-            made = assembly.assemble(
-                self._job,
-                self._tree,
-                self._ground,
-                stdio,
-                terminal=self._terminal,
-                term=os.environ.get("TERM") or "xterm",
-                init=init,
-                isolation=isolation,
-                copied=self._copied(signals) if copy else "",
-            )
+            stdio = self._open_terminal(fds) if self._terminal else planner.Stdio()
+            made = self._assemble(stdio, fds, isolation, copied=self._copied(signals) if copy else "")
             self.layer = made.layer
+            if self._tty is not None:
+                self._tty.enter(signals.ending)
             self._launch(made, fds)
+            _close(fds)
+            status = self._wait(signals)
         finally:
-            for fd in fds:
-                os.close(fd)
-        try:
-            if tty is not None and channel is not None:
-                with tty.attached(channel):
-                    status = self._wait(signals, tty)
-            else:
-                status = self._wait(signals, None)
-        finally:
+            _close(fds)
             self._end()
+            if self._tty is not None:
+                self._tty.close()
+                self._tty = None
         return self._exit(status)
+
+    def _open_terminal(self, fds: list[int]) -> planner.Stdio:
+        import _socket
+
+        from guntainer import terminal
+
+        ours, theirs = _socket.socketpair()
+        fds.append(theirs.detach())
+        self._tty = tty = terminal.Terminal(ours, self._typed, self._lost, self._later)
+        return planner.Stdio(terminal=0, rows=tty.rows, columns=tty.columns)
+
+    def _assemble(self, stdio: planner.Stdio, fds: list[int], isolation: str, *, copied: str) -> assembly.Assembly:
+        init = ""
+        if self._job.init:
+            path = assembly.find_init()
+            if path is None:
+                init = "reaper"
+            else:
+                init = str(len(fds))
+                fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        return assembly.assemble(
+            self._job,
+            self._tree,
+            self._ground,
+            stdio,
+            terminal=self._terminal,
+            term=os.environ.get("TERM") or "xterm",
+            init=init,
+            isolation=isolation,
+            copied=copied,
+        )
 
     def _copied(self, signals: _Signals) -> str:
         """A layer with a copy of the rootfs, where overlayfs is refused; a signal that would stop the container ends it."""
@@ -136,13 +147,14 @@ class Foreground:
                         raise interrupts.Interrupted(number)
 
     def _launch(self, made: assembly.Assembly, fds: list[int]) -> None:
-        self._operations = made.plan[1:3]
+        self._operations = made.plan[1:4]
         try:
             self._pid, self._pidfd = self._launches.launch(made.data, fds, 1)
         except OSError as error:
             raise faults.clone_error(error.errno or 0) from None
+        self._started = _now()
         if self._job.timeout_s is not None:
-            self._deadline = _now() + self._job.timeout_s
+            self._later(self._expire, self._job.timeout_s)
 
     def _end(self) -> None:
         """Whatever happened: no process is left, and the pidfd is closed."""
@@ -155,44 +167,69 @@ class Foreground:
             os.close(self._pidfd)
             self._pidfd = -1
 
-    def _wait(self, signals: _Signals, tty: Any) -> int:
+    def _wait(self, signals: _Signals) -> int:
         """Sleep until the container's init has ended; returns its wait status."""
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         poll.register(signals.fd, select.POLLIN)
+        # Where the command is not pid 1, SIGPIPE reaches it.
+        self._watched = self._tty is None and not self._job.init and _is_pipe(1)
+        if self._watched:
+            poll.register(1, 0)  # POLLERR is always told
+        self._take(signals)
         while True:
-            if tty is not None:
-                tty.register(poll)
-            for fd, _events in poll.poll(self._patience_ms()):
+            if self._tty is not None:
+                self._tty.register(poll)
+            for fd, events in poll.poll(self._patience_ms()):
                 if fd == self._pidfd:
-                    if tty is not None:
-                        tty.drain()
-                    return os.waitpid(self._pid, 0)[1]
+                    return self._reap()
                 if fd == signals.fd:
-                    for number in signals.take():
-                        self._signal(number, tty)
-                elif tty is not None:
-                    tty.ready(fd, poll)
+                    self._take(signals)
+                elif self._tty is not None:
+                    self._tty.ready(fd, poll)
+                else:
+                    poll.unregister(fd)  # it would be told for ever
+                    self._look_for_reader(events)
             self._clock()
 
+    def _reap(self) -> int:
+        """The init has ended: take what it has left."""
+        if self._tty is not None:
+            self._tty.drain()
+        elif self._watched:
+            poll = select.poll()
+            poll.register(1, 0)
+            for _, events in poll.poll(0):
+                self._look_for_reader(events)
+        return os.waitpid(self._pid, 0)[1]
+
+    def _later(self, due: Callable[[], None], seconds: float) -> None:
+        """Call `due` after so long; the time that was set for it before does not count any more."""
+        self._timers[due] = _now() + seconds
+
     def _patience_ms(self) -> int | None:
-        times = [at for at in (self._deadline, self._step_at) if at is not None]
-        return max(0, int((min(times) - _now()) * 1000) + 1) if times else None
+        return max(0, int((min(self._timers.values()) - _now()) * 1000) + 1) if self._timers else None
 
     def _clock(self) -> None:
-        now = _now()
-        if self._deadline is not None and now >= self._deadline:
-            self._deadline = None
-            self._timed_out = True
-            self._stop(self._job.stop_signal)
-        if self._step_at is not None and now >= self._step_at:
-            self._step()
+        for due, at in list(self._timers.items()):
+            if _now() >= at:
+                del self._timers[due]
+                due()
 
-    def _signal(self, number: int, tty: Any) -> None:
-        if number == _signal.SIGWINCH:
-            if tty is not None:
-                tty.resize()
-        elif number == _signal.SIGINT:
+    def _expire(self) -> None:
+        self._timed_out = True
+        self._stop(self._job.stop_signal)
+
+    def _take(self, signals: _Signals) -> None:
+        numbers = signals.take()
+        if _signal.SIGWINCH in numbers and self._tty is not None:
+            self._tty.resize()  # once, however many there were
+        for number in numbers:
+            if number != _signal.SIGWINCH:
+                self._signal(number)
+
+    def _signal(self, number: int) -> None:
+        if number == _signal.SIGINT:
             if self._asked:
                 stopping.kill(self._pidfd)  # twice: killed
             else:
@@ -203,7 +240,55 @@ class Foreground:
                 self._asked = number
                 self._stop(self._job.stop_signal)
         else:
+            if number == _signal.SIGCONT and self._tty is not None:
+                self._tty.resume()
             stopping.send(self._pidfd, number)
+
+    def _lost(self, number: int) -> None:
+        """The caller's terminal was closed, or nobody reads what comes from it."""
+        if not self._asked:
+            self._asked = number
+            self._stop(self._job.stop_signal)
+
+    def _typed(self, number: int) -> None:
+        """A key is about to send a signal inside."""
+        if not self._hears(number):
+            self._key = number
+            if _now() - self._started < _YOUNG_S:
+                self._later(self._look_again, _LOOK_AGAIN_S)
+            else:
+                self._look_again()
+
+    def _hears(self, number: int) -> bool:
+        """Whether a key's signal comes to somebody who heeds it: only pid 1 can be deaf."""
+        assert self._tty is not None
+        if self._tty.foreground_group() not in (0, self._pid):
+            return True
+        return stopping.has_executed(self._pid) and stopping.heard_at_terminal(self._pid, number)
+
+    def _look_again(self) -> None:
+        if not stopping.has_executed(self._pid):
+            self._later(self._look_again, _LOOK_AGAIN_S)
+        elif not self._hears(self._key):
+            self._asked = self._key
+            stopping.kill(self._pidfd)
+
+    def _look_for_reader(self, events: int) -> None:
+        if _reader_left(1, events):
+            self._watched = False
+            self._unread = self._is_deaf_to_pipes()
+            self._later(self._end_unread, _UNREAD_S)
+
+    def _is_deaf_to_pipes(self) -> bool:
+        return stopping.has_executed(self._pid) and not stopping.decides(self._pid, _signal.SIGPIPE)
+
+    def _end_unread(self) -> None:
+        """Nobody reads our stdout: what SIGPIPE would do to a command that is not pid 1."""
+        self._unread = self._is_deaf_to_pipes()
+        if self._unread:
+            stopping.kill(self._pidfd)
+        elif _now() - self._started < _YOUNG_S or not stopping.has_executed(self._pid):
+            self._later(self._end_unread, _UNREAD_S)
 
     def _stop(self, number: int) -> None:
         if self._steps is None:
@@ -212,7 +297,8 @@ class Foreground:
 
     def _step(self) -> None:
         wait_s = next(self._steps, None) if self._steps is not None else None
-        self._step_at = _now() + wait_s if wait_s is not None else None
+        if wait_s is not None:
+            self._later(self._step, wait_s)
 
     def _exit(self, status: int) -> report.Exit:
         result = faults.exit_of(status, self._faults, 1, self._operations)
@@ -220,12 +306,35 @@ class Foreground:
             raise result.error or errors.GuntainerError(result.message)
         if self._timed_out:
             return report.timed_out(self._job.timeout_s or 0)
+        if self._unread and not result.ok:
+            return report.signalled(_signal.SIGPIPE)
         if self._asked and result.signal == stopping.KILL:
             # 128+n of what we were asked with, as sh(1)
             return report.Exit(
                 reason=report.CANCELLED, code=errors.SIGNAL_BASE + self._asked, message=report.signal_name(self._asked)
             )
         return result
+
+
+def _is_pipe(fd: int) -> bool:
+    """Whether somebody reads at the other end: a FIFO or a socket."""
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def _reader_left(fd: int, events: int) -> bool:
+    """Whether poll(2)'s events of a FIFO or a socket say that nobody reads there any more."""
+    if events & select.POLLERR:
+        return True
+    return bool(events & select.POLLHUP) and stat.S_ISSOCK(os.fstat(fd).st_mode)
+
+
+def _close(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())
 
 
 def _now() -> float:
@@ -245,9 +354,20 @@ class _Signals:
             if _signal.getsignal(number) is _signal.SIG_IGN and number == _signal.SIGHUP:
                 continue  # nohup(1)
             self._old[number] = _signal.signal(number, lambda *_: None)
+        self._seen = b""
         return self
 
     def take(self) -> bytes:
+        """The numbers that have come, each as often as it has."""
+        numbers, self._seen = self._seen + self._read(), b""
+        return numbers
+
+    def ending(self) -> bool:
+        """Whether one has come that asks for the end; it can still be taken."""
+        self._seen += self._read()
+        return any(number in self._seen for number in (_signal.SIGINT, *_STOPPING))
+
+    def _read(self) -> bytes:
         try:
             return os.read(self.fd, 4096)
         except BlockingIOError:

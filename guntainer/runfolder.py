@@ -190,13 +190,15 @@ def _make_upper(path: str) -> None:
 
 def _empty_work(folder: str) -> None:
     """overlayfs leaves folders of mode 000 in work/, and in them the mark of `volatile`, over which it refuses to mount."""
-    for name in ("work/work", "work/work/incompat"):
-        try:
-            os.chmod(f"{folder}/{name}", 0o700)
-        except OSError:
-            pass
-    for name in ("work/work/incompat/volatile", "work/work/incompat", "work/work"):
-        _rmdir(f"{folder}/{name}")
+    names = [f"{folder}/{name}" for name in ("work/work", "work/work/incompat", "work/work/incompat/volatile")]
+    try:
+        for name in names:
+            os.chmod(name, 0o700)
+        os.unlink(f"{names[-1]}/dirty")
+    except OSError:
+        pass  # a mount without `volatile` has fewer of them
+    for name in reversed(names):
+        _rmdir(name)
 
 
 def _remove_empty_layer(folder: str) -> bool:

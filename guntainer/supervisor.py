@@ -103,7 +103,9 @@ class Supervisor:
         """Set when the next container ends, where a job waits for that."""
         self._groups: set[_Group] = set()
         self._stopped_by: int | None = None
-        self._rung: tuple[str, bool] = (planner.FULL, False)
+        self._isolation = planner.FULL
+        self._copied: set[str] = set()
+        """Kinds of scratch on which overlayfs is refused."""
         self._told: set[str] = set()
         self._free_logs: list[str] = []
         self._made_logs = 0
@@ -253,20 +255,20 @@ class Supervisor:
         while True:
             container = Container(job, tree, self._ground, self._launcher, lambda: self._stdio(job, timing))
             try:
-                outcome = await self._lived(container)
+                outcome = await self._lived(job, container)
             except errors.Exhausted as error:
                 await self._room(error)
                 continue
             finally:
                 timing.ended_ns = time.monotonic_ns()
-            self._note_rung(outcome)
+            self._note_rung(job, outcome)
             return outcome
 
-    async def _lived(self, container: Container) -> Outcome:
+    async def _lived(self, job: Job, container: Container) -> Outcome:
         self._live.add(container)
         try:
-            isolation, copy = self._rung
-            return await container.run(isolation, copy=copy, require_full=self._require_full)
+            copy = job.scratch.kind in self._copied
+            return await container.run(self._isolation, copy=copy, require_full=self._require_full)
         finally:
             self._live.discard(container)
             if self._ended is not None:
@@ -312,13 +314,15 @@ class Supervisor:
             self._told.add(text)
             self._watcher.note(text)
 
-    def _note_rung(self, outcome: Outcome) -> None:
+    def _note_rung(self, job: Job, outcome: Outcome) -> None:
         """What one job found the host to refuse holds for all: it is not tried again."""
         if not outcome.exit.error:
             for note in outcome.notes:
                 self._note(note)
         if outcome.scratch:
-            self._rung = (outcome.isolation, outcome.scratch == "copy")
+            self._isolation = outcome.isolation
+        if outcome.scratch == "copy":
+            self._copied.add(job.scratch.kind)
 
     async def _finished(
         self, job: Job, outcome: Outcome, timing: _Timing, send: MemoryObjectSendStream[report.Result]

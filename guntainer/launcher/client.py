@@ -31,7 +31,7 @@ class Child:
     __slots__ = ("launch_id", "operations", "pid", "pidfd", "zygote")
 
     def __init__(self, launch_id: int, pid: int, pidfd: int, zygote: Zygote, plan: Plan) -> None:
-        self.operations = plan[1:3]
+        self.operations = plan[1:4]
         self.launch_id = launch_id
         self.pid = pid
         self.pidfd = pidfd

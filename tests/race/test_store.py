@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from conftest import Traces
 from guntainer import errors
 from guntainer.archive import worker
 from guntainer.store import asynchronous, fill
+from guntainer.store import prune as prune_module
 from guntainer.store.lookup import open_store
 from guntainer.store.prune import entries, prune
 
@@ -162,3 +164,135 @@ def test_an_unwritable_store_is_named(home: Path) -> None:
     (home / "file").write_text("")
     with pytest.raises(errors.StoreError, match="Not a directory"):
         open_store(str(home / "file" / "store"))
+
+
+def test_prune_leaves_an_unpack_whose_lock_changes_hands(
+    home: Path, small_archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening a lock and holding it, its holder may finish and another one begin."""
+    store = open_store()
+    holder = fill.Filling(store, str(small_archive), None)
+    assert holder.lock(wait=False)
+    followers = []
+    flock = prune_module.fcntl.flock
+
+    def changing_hands(fd: int, how: int) -> None:
+        if not followers:
+            holder.close()
+            follower = fill.Filling(store, str(small_archive), None)
+            followers.append(follower)
+            assert follower.lock(wait=False)
+            assert isinstance(follower.begin(), worker.Task)
+        flock(fd, how)
+
+    monkeypatch.setattr(prune_module.fcntl, "flock", changing_hands)
+    prune_module.remove_dead_unpacks(store)
+    monkeypatch.undo()
+    assert len(os.listdir(home / "store" / "incoming")) == 2  # the folder and the lock of the follower
+    followers[0].close()
+    assert os.listdir(home / "store" / "incoming") == []
+
+
+def test_prune_leaves_an_entry_that_was_made_anew(
+    home: Path, small_archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    first = fill.lease(store, str(small_archive))
+    entry = str(Path(first.tree).parent)
+    first.release()
+    leases = []
+    flock = prune_module.fcntl.flock
+
+    def changing_hands(fd: int, how: int) -> None:
+        if not leases:
+            leases.append(None)
+            assert prune_module.remove_entry(entry)
+            leases[0] = fill.lease(store, str(small_archive))
+        flock(fd, how)
+
+    monkeypatch.setattr(prune_module.fcntl, "flock", changing_hands)
+    assert not prune_module.remove_entry(entry)
+    monkeypatch.undo()
+    assert leases[0] is not None and Path(leases[0].tree, "bin").exists()
+    leases[0].release()
+
+
+def test_an_archive_that_is_replaced_meanwhile(home: Path, small_archive: Path) -> None:
+    """What is unpacked, hashed and remembered is one and the same file."""
+    path = home / "a.tar.gz"
+    path.write_bytes(small_archive.read_bytes())
+    other = home / "b.tar.gz"
+    other.write_bytes(small_archive.read_bytes() + bytes(64))
+    code = (
+        "import os, sys; from guntainer.archive import worker; into = worker._into_tree\n"
+        f"def replaced(*a):\n    os.rename({str(other)!r}, {str(path)!r}); return into(*a)\n"
+        "worker._into_tree = replaced\n"
+        "from guntainer.store import fill; from guntainer.store.lookup import open_store\n"
+        "print(fill.lease(open_store(), sys.argv[1]).digest)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == hashlib.sha256(small_archive.read_bytes()).hexdigest(), done.stderr
+    assert open_store().find(str(path)) is None  # the file that is there now is another one
+
+
+def test_a_rewrite_that_keeps_size_and_time_is_seen(home: Path, small_archive: Path) -> None:
+    path = home / "a.tar.gz"
+    path.write_bytes(small_archive.read_bytes() + bytes(8))
+    status = path.stat()
+    store = open_store()
+    fill.lease(store, str(path)).release()
+    assert store.has(str(path))
+    path.write_bytes(small_archive.read_bytes() + b"\0" * 8)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert not store.has(str(path)) and store.find(str(path)) is None
+
+
+def test_a_store_that_others_may_write_is_refused(home: Path) -> None:
+    """Whoever can write there decides what runs."""
+    shared = home / "shared"
+    shared.mkdir()
+    (shared / "something").write_text("")
+    shared.chmod(0o777)
+    for _ in range(2):
+        with pytest.raises(errors.StoreError, match="can be written by other users"):
+            open_store(str(shared))
+    empty = home / "empty"
+    empty.mkdir()
+    empty.chmod(0o777)
+    open_store(str(empty))
+    assert empty.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_a_killed_unpacker_left_goes_with_the_next_start(home: Path, small_archive: Path, traces: Traces) -> None:
+    other = home / "other.tar.gz"
+    other.write_bytes(small_archive.read_bytes() + bytes(8))
+    first = subprocess.Popen([sys.executable, "-c", slow_worker(30), str(other)])
+    incoming = home / "store" / "incoming"
+    while not (incoming.is_dir() and any((p / "tree").exists() for p in incoming.iterdir())):
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    deadline = time.monotonic() + 5
+    while traces.processes() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    line = [sys.executable, "-m", "guntainer", "run", str(small_archive), "true"]
+    assert subprocess.run(line, check=False).returncode == 0
+    assert os.listdir(incoming) == []
+
+
+def test_the_command_line(home: Path, small_archive: Path, user_namespaces: None) -> None:
+    def store(*words: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "guntainer", "store", *words]
+        return subprocess.run(line, capture_output=True, text=True, check=False)
+
+    path = store("path", str(small_archive)).stdout.strip()
+    assert Path(path, "bin").exists()
+    rows = store("ls").stdout.splitlines()
+    assert rows[0].split()[0] == "DIGEST" and str(small_archive) in rows[1] and len(rows) == 2
+    assert store("prune").stderr.startswith("0 removed")
+    assert store("prune", "--older-than", "1h").stderr.startswith("0 removed")
+    bad = store("prune", "--older-than", "5x")
+    assert bad.returncode == 2 and "--older-than" in bad.stderr and len(bad.stderr.splitlines()) == 1
+    gone = store("prune", "--all")
+    assert gone.stdout.startswith("removed ") and gone.stderr.startswith("1 removed") and not Path(path).exists()
+    assert len(store("ls").stdout.splitlines()) == 1
