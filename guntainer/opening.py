@@ -47,8 +47,10 @@ class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the
         folder: Callable[[], Any],
         progress: Callable[[int, int], None] | None = None,
         meanwhile: Callable[[], None] | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self._job = job
+        self._note = note
         self._store = store
         self._folder = folder
         self._unpacking: dict[str, Any] = {"progress": progress, "meanwhile": meanwhile}
@@ -70,6 +72,8 @@ class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the
             from guntainer.store import fill
 
             self._lease = fill.lease(store, path, sha256=self._job.rootfs.sha256, **self._unpacking)
+            if self._lease.left_out and self._note is not None:
+                self._note(left_out(self._job.rootfs.name, self._lease.left_out))
         check_architecture(self._lease.architecture, self._job.rootfs.name)
         return self._lease.tree, store.path
 
@@ -85,6 +89,11 @@ class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the
     def __exit__(self, *_: object) -> None:
         if self._lease is not None:
             self._lease.release()
+
+
+def left_out(name: str, count: int) -> str:
+    """For the user: what of an archive is not in the rootfs."""
+    return f"{name}: {count} device{'' if count == 1 else 's'} or sockets left out: a user can not make them"
 
 
 _ROOT_FOLDERS = ("bin", "etc", "usr", "lib", "sbin")

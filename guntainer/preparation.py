@@ -47,8 +47,10 @@ class Preparation:
         run: Callable[[], RunFolder],
         progress: Progress | None = None,
         head_start: HeadStart | None = None,
+        note: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self._store = store
+        self._note = note
         self._head_start = head_start
         self._run = run
         self._progress = progress
@@ -87,6 +89,8 @@ class Preparation:
             lease = self._store.find(path, source.sha256)
             if lease is None:
                 lease = await self._fill(source)
+                if lease.left_out:
+                    self._note(opening.left_out(name, lease.left_out))
             self._leases.append(lease)
             opening.check_architecture(lease.architecture, name)
             return str(lease.tree)

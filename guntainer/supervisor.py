@@ -96,7 +96,7 @@ class Supervisor:
         self._store = open_store(store)
         self._launcher = Launcher(zygote)
         self._folder: RunFolder | None = None
-        self._preparation = Preparation(self._store, self._run_folder, self._watcher.progress, head_start)
+        self._preparation = Preparation(self._store, self._run_folder, self._watcher.progress, head_start, self._note)
         self._ground = assembly.Ground(self._store.path, self._run_folder)
         self._live: set[Container] = set()
         self._ended: anyio.Event | None = None

@@ -291,7 +291,7 @@ class _Run:
         from guntainer.opening import open_rootfs
 
         progress = self._progress if os.isatty(2) and not self._args.quiet else None
-        return open_rootfs(self._job, self._args.store, self.folder, progress, _import_the_rest)
+        return open_rootfs(self._job, self._args.store, self.folder, progress, _import_the_rest, self.note)
 
     def _progress(self, done: int, total: int) -> None:
         """Of an unpack, on one line of the terminal that is gone when it is over."""
@@ -323,10 +323,13 @@ class _Run:
         self.note(text, "warning")
 
     def _wants_terminal(self) -> bool:
-        both = os.isatty(0) and os.isatty(1) if not self._args.no_tty else False
+        if self._args.tty and self._args.no_tty:
+            raise errors.UsageError("-t and --no-tty can not be used together")
+        both = os.isatty(0) and os.isatty(1)
         if self._args.tty and not both:
             self.note("-t: stdin and stdout are not a terminal; going on with a pseudo-terminal of its own", "warning")
-        return bool(self._args.tty or both)
+        # A pseudo-terminal has one output only, so nobody gets one unasked whose stderr goes elsewhere.
+        return bool(self._args.tty or (both and os.isatty(2) and not self._args.no_tty))
 
     def _dry_run(self, tree: str, ground: Any, terminal: bool) -> int:
         from guntainer import assembly, planner

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from binascii import crc32
 
 from guntainer import errors
 from guntainer.jobs.parse import Plain, resolve
@@ -212,8 +213,18 @@ def _included(matrix: Matrix, drafts: list[_Draft]) -> list[_Draft]:
     return added
 
 
+def _shortened(text: str) -> str:
+    """A value in a job's name: a long one by its beginning and its checksum, since the name is repeated for each job."""
+    if len(text) <= _SHOWN:
+        return text
+    return f"{text[:_SHOWN]}~{crc32(text.encode('utf-8', 'surrogatepass')):08x}"
+
+
+_SHOWN = 100
+
+
 def _cell(draft: _Draft) -> Cell:
-    shown = (" ".join(value.split()) for value in draft.original.values())
+    shown = (_shortened(" ".join(value.split())) for value in draft.original.values())
     return Cell(pairs=tuple(draft.values.items()), label=f" ({', '.join(shown)})", path=draft.path)
 
 

@@ -91,6 +91,7 @@ class Filling:
             self._remember(digest, facts)
         except OSError as error:
             raise errors.StoreError(f"store {self._store.path}: {errors.describe_oserror(error)}") from None
+        lease.left_out = facts["devices"] + facts["sockets"]
         return lease
 
     def _place(self, digest: str, facts: dict[str, Any]) -> Lease:

@@ -37,9 +37,11 @@ _DIGEST_DIGITS = 64
 class Lease:
     """The right to use an entry's tree; it stays until `release`."""
 
-    __slots__ = ("_lock", "architecture", "digest", "tree")
+    __slots__ = ("_lock", "architecture", "digest", "left_out", "tree")
 
     def __init__(self, tree: str, digest: str, architecture: str | None, lock: int) -> None:
+        self.left_out = 0
+        """Devices and sockets that unpacking it, just now, has left out."""
         self.tree = tree
         self.digest = digest
         self.architecture = architecture

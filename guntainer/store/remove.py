@@ -37,37 +37,56 @@ def _open(name: str, parent: int) -> int:
     try:
         return os.open(name, _FLAGS, dir_fd=parent)
     except PermissionError:
-        os.chmod(name, 0o700, dir_fd=parent)
+        _permit(name, parent)
         return os.open(name, _FLAGS, dir_fd=parent)
+
+
+def _permit(name: str, parent: int) -> None:
+    """Give a folder all of its owner's permissions: by an O_PATH descriptor, since chmod(2) would follow a link."""
+    fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", 0o700)
+    finally:
+        os.close(fd)
 
 
 def _remove_folder(parent: int, name: str) -> None:
     """Depth first, with a stack of (folder's fd, its name in the one above, subfolders still to do)."""
-    top = _open(name, parent)
-    stack = [(top, name, _empty(top))]
-    moved = 0
+    stack: list[tuple[int, str, list[str]]] = []
     try:
+        _enter(stack, parent, name)
         while stack:
             fd, own, folders = stack[-1]
-            if folders:
-                folder = folders.pop()
-                if len(stack) >= _DEEP:
-                    # too deep to hold everything open: it becomes a subfolder of the top
-                    moved += 1
-                    os.rename(folder, f".moved-{moved}", src_dir_fd=fd, dst_dir_fd=top)
-                    stack[0][2].append(f".moved-{moved}")
-                    continue
-                below = _open(folder, fd)
-                stack.append((below, folder, []))
-                stack[-1][2].extend(_empty(below))
-                continue
-            stack.pop()
-            os.rmdir(own, dir_fd=stack[-1][0] if stack else parent)
-            os.close(fd)
+            if not folders:
+                os.rmdir(own, dir_fd=stack[-2][0] if len(stack) > 1 else parent)
+                os.close(stack.pop()[0])
+            elif len(stack) < _DEEP:
+                _enter(stack, fd, folders.pop())
+            else:
+                # too deep to hold everything open: it becomes a subfolder of the top
+                stack[0][2].append(_move(folders.pop(), fd, stack[0][0]))
     except BaseException:
         for fd, _, _ in stack:
             os.close(fd)
         raise
+
+
+def _enter(stack: list[tuple[int, str, list[str]]], parent: int, name: str) -> None:
+    below = _open(name, parent)
+    folders: list[str] = []
+    stack.append((below, name, folders))
+    folders += _empty(below)
+
+
+def _move(name: str, source: int, goal: int) -> str:
+    """Move a folder into another one, under a name that nobody has there; returns that."""
+    new = f".{os.urandom(8).hex()}"
+    try:
+        os.rename(name, new, src_dir_fd=source, dst_dir_fd=goal)
+    except PermissionError:
+        _permit(name, source)  # its `..` is written to
+        os.rename(name, new, src_dir_fd=source, dst_dir_fd=goal)
+    return new
 
 
 def _empty(fd: int) -> list[str]:

@@ -255,3 +255,21 @@ def test_debug_shows_where(guntainer: Run) -> None:
 def test_completion(guntainer: Run, shell: str) -> None:
     done = guntainer("completion", shell)
     assert done.returncode == 0 and "stop-timeout" in done.stdout and "prune" in done.stdout
+
+
+def test_what_was_left_out_is_said(guntainer: Run, home: Path, traces: Traces) -> None:
+    import tarfile
+
+    path = home / "a.tar"
+    assert guntainer("pack", "-q", "-o", path, "true").returncode == 0
+    with tarfile.open(path, "a") as archive:
+        for name in ("null", "zero"):
+            info = tarfile.TarInfo(name)
+            info.type, info.devmajor, info.devminor = tarfile.CHRTYPE, 1, 3
+            archive.addfile(info)
+    done = guntainer("run", path, "true")
+    assert (done.returncode, done.stderr.count("2 devices or sockets left out")) == (0, 1)
+    assert guntainer("run", path, "true").stderr == ""
+    guntainer("store", "prune", "--all")
+    (home / "jobs.toml").write_text(f'[jobs.a]\nrootfs = "{path}"\ncommand = ["true"]\nrepeat = 3\n')
+    assert guntainer("batch", home / "jobs.toml").stderr.count("2 devices or sockets left out") == 1

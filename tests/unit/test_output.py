@@ -18,7 +18,7 @@ def result(id_: str, exit_: report.Exit) -> report.Result:
 
 @given(st.lists(st.text(alphabet="ab\n", max_size=6)))
 def test_prefixes_whatever_the_chunks(chunks: list[str]) -> None:
-    prefixer = Prefixer(b"> ", terminal=False)
+    prefixer = Prefixer(b"> ", tame=False)
     out = b"".join(prefixer.feed(chunk.encode()) for chunk in chunks) + prefixer.end()
     text = "".join(chunks)
     assert out.decode() == "".join(
@@ -27,7 +27,7 @@ def test_prefixes_whatever_the_chunks(chunks: list[str]) -> None:
 
 
 def test_a_job_can_not_move_the_cursor() -> None:
-    prefixer = Prefixer(b"> ", terminal=True)
+    prefixer = Prefixer(b"> ", tame=True)
     assert prefixer.feed(b"\x1b[31mred\x1b[0m \x1b[2J\x1b]0;title\x07 over\rwrite\r\n") == (
         b"> \x1b[31mred\x1b[0m [2J]0;title overwrite\r\n"
     )
