@@ -15,9 +15,9 @@ demo:
 	@mkdir -p build/demo
 	@for format in tar.gz zip tar.zst; do \
 		test -e build/demo/small.$$format || \
-		$(PY) -m guntainer pack -o build/demo/small.$$format sh cat echo ls uname env sleep || exit 1; \
+		$(VENV)/bin/guntainer pack -o build/demo/small.$$format sh cat echo ls uname env sleep || exit 1; \
 	done
-	$(PY) -m guntainer batch configs/demo.toml
+	$(VENV)/bin/guntainer batch configs/demo.toml
 
 test:
 	@./setup.sh $(VENV) dev

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from guntainer.report import Report as Report
     from guntainer.report import Result as Result
     from guntainer.supervisor import Supervisor as Supervisor
+    from guntainer.watcher import Watcher as Watcher
 
 _HOMES = {
     "GuntainerError": "guntainer.errors",
@@ -30,9 +31,10 @@ _HOMES = {
     "Report": "guntainer.report",
     "Result": "guntainer.report",
     "Supervisor": "guntainer.supervisor",
+    "Watcher": "guntainer.watcher",
 }
 
-__all__ = ["Exit", "GuntainerError", "Job", "Mount", "Report", "Result", "Scratch", "Source", "Supervisor"]
+__all__ = ["Exit", "GuntainerError", "Job", "Mount", "Report", "Result", "Scratch", "Source", "Supervisor", "Watcher"]
 
 
 def __getattr__(name: str) -> object:

@@ -16,6 +16,7 @@ import anyio
 
 from guntainer import assembly, descriptors, errors, opening, planner, report
 from guntainer.container import Container, Outcome
+from guntainer.group import Group
 from guntainer.jobs.names import folder_name
 from guntainer.launcher.client import Launcher
 from guntainer.offloading import in_thread
@@ -23,6 +24,8 @@ from guntainer.preparation import Preparation
 from guntainer.runfolder import RunFolder, remove_stale
 from guntainer.stdio import Stdio
 from guntainer.store.lookup import open_store
+from guntainer.timing import AlreadyCancelled, Timing
+from guntainer.watcher import Watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,28 +40,6 @@ if TYPE_CHECKING:
 
 _FDS_PER_JOB = 8  # pidfd, two pipes, two logs, stdin, and what a launch needs meanwhile
 _FDS_OWN = 64
-
-
-class Watcher:
-    """What a supervisor tells while it works; the base does nothing. Override what you want to know."""
-
-    live = False
-    """True: output is shown while it comes, so it takes a pipe and a pump; False: the log is the container's own stdout."""
-
-    def started(self, job: Job) -> None:
-        """The job's container is being launched."""
-
-    async def output(self, job: Job, stream: str, data: bytes) -> None:
-        """Bytes of the job's "stdout" or "stderr", as they came."""
-
-    async def finished(self, result: report.Result) -> None:
-        """The job has ended; its logs are still there."""
-
-    def progress(self, name: str, done: int, total: int) -> None:
-        """Of a rootfs being unpacked: bytes of the archive read, and its size."""
-
-    def note(self, text: str) -> None:
-        """Something went otherwise than asked for; said once."""
 
 
 class Supervisor:
@@ -101,7 +82,7 @@ class Supervisor:
         self._live: set[Container] = set()
         self._ended: anyio.Event | None = None
         """Set when the next container ends, where a job waits for that."""
-        self._groups: set[_Group] = set()
+        self._groups: set[Group] = set()
         self._stopped_by: int | None = None
         self._isolation = planner.FULL
         self._copied: set[str] = set()
@@ -169,7 +150,7 @@ class Supervisor:
         Raises:
             ValueError: two jobs have the same id.
         """
-        group = _Group(tuple(jobs))
+        group = Group(tuple(jobs))
         if len({job.id for job in group.jobs}) < len(group.jobs):
             raise ValueError("two jobs have the same id")
         send, receive = anyio.create_memory_object_stream[report.Result](len(group.jobs) + 1)
@@ -181,7 +162,7 @@ class Supervisor:
         finally:
             group.scope.cancel()
 
-    async def _run_group(self, group: _Group, send: MemoryObjectSendStream[report.Result]) -> None:
+    async def _run_group(self, group: Group, send: MemoryObjectSendStream[report.Result]) -> None:
         self._groups.add(group)
         try:
             async with send:
@@ -204,8 +185,8 @@ class Supervisor:
             for container in self._live:
                 container.kill()
 
-    async def _job(self, job: Job, group: _Group, send: MemoryObjectSendStream[report.Result]) -> None:
-        timing = _Timing()
+    async def _job(self, job: Job, group: Group, send: MemoryObjectSendStream[report.Result]) -> None:
+        timing = Timing()
         with group.scope_of(job):
             try:
                 outcome = await self._stages(job, group, timing)
@@ -229,14 +210,14 @@ class Supervisor:
             if not outcome.exit.ok:
                 group.failed(job, everything=self._fail_fast)
 
-    def _reason(self, job: Job, group: _Group) -> str:
+    def _reason(self, job: Job, group: Group) -> str:
         if self._stopped_by is not None:
             return f"cancelled by {report.signal_name(self._stopped_by)}"
         return group.why(job) or "cancelled"
 
-    async def _stages(self, job: Job, group: _Group, timing: _Timing) -> Outcome:
+    async def _stages(self, job: Job, group: Group, timing: Timing) -> Outcome:
         if group.why(job):
-            raise _AlreadyCancelled(group.why(job))
+            raise AlreadyCancelled(group.why(job))
         opening.check_sources(job)
         tree = await self._preparation.tree(job)
         timing.prepared_ns = time.monotonic_ns()
@@ -247,7 +228,7 @@ class Supervisor:
         async with limiter, self._slots:
             return await self._run(job, tree, timing)
 
-    async def _run(self, job: Job, tree: str, timing: _Timing) -> Outcome:
+    async def _run(self, job: Job, tree: str, timing: Timing) -> Outcome:
         timing.started_at = time.time()
         timing.launched_ns = time.monotonic_ns()
         timing.stdout, timing.stderr = self._logs(job)
@@ -300,7 +281,7 @@ class Supervisor:
         path = self._free_logs.pop()
         return path, path
 
-    def _stdio(self, job: Job, timing: _Timing) -> Stdio:
+    def _stdio(self, job: Job, timing: Timing) -> Stdio:
         watcher = self._watcher
 
         async def sink(stream: str, data: bytes) -> None:
@@ -325,7 +306,7 @@ class Supervisor:
             self._copied.add(job.scratch.kind)
 
     async def _finished(
-        self, job: Job, outcome: Outcome, timing: _Timing, send: MemoryObjectSendStream[report.Result]
+        self, job: Job, outcome: Outcome, timing: Timing, send: MemoryObjectSendStream[report.Result]
     ) -> None:
         result = timing.result(job, outcome)
         if self._results is not None:
@@ -358,89 +339,3 @@ class Supervisor:
             except OSError:
                 pass
             self._note(f"results can not be written: {errors.describe_oserror(error)}")
-
-
-class _Group:
-    """The jobs of one call of `run` or `stream`, and what has become of them together."""
-
-    def __init__(self, jobs: tuple[Job, ...]) -> None:
-        self.jobs = jobs
-        self.scope = anyio.CancelScope()
-        self._limiters = {_key(job): anyio.CapacityLimiter(job.max_parallel) for job in jobs if job.max_parallel}
-        self._scopes: dict[str, dict[str, anyio.CancelScope]] = {}
-        self._why: dict[str, str] = {}
-
-    def limiter(self, job: Job) -> anyio.CapacityLimiter | None:
-        """`max-parallel` of the job's matrix."""
-        return self._limiters.get(_key(job))
-
-    def scope_of(self, job: Job) -> anyio.CancelScope:
-        """The scope to run a job in: fail-fast of its matrix cancels it."""
-        scope = anyio.CancelScope()
-        self._scopes.setdefault(_key(job), {})[job.id] = scope
-        return scope
-
-    def leave(self, job: Job) -> None:
-        """The job has ended by itself."""
-        del self._scopes[_key(job)][job.id]
-
-    def why(self, job: Job) -> str:
-        """Why a job is not to run any more; "" where it is."""
-        return self._why.get(_key(job)) or self._why.get("", "")
-
-    def failed(self, job: Job, *, everything: bool) -> None:
-        """fail-fast: a failure takes the others of its matrix, or all, with it."""
-        group = "" if everything else _key(job)
-        if group in self._why or not (everything or job.fail_fast):
-            return
-        self._why[group] = f"cancelled: {job.id} failed (fail-fast)"
-        if everything:
-            self.scope.cancel()
-        for scope in self._scopes.get(group, {}).values():
-            scope.cancel()
-
-
-def _key(job: Job) -> str:
-    return job.key or job.id
-
-
-class _AlreadyCancelled(errors.GuntainerError):
-    """Its matrix had failed before this job was started."""
-
-
-class _Timing:
-    """When a job reached each of its stages."""
-
-    def __init__(self) -> None:
-        self.queued_ns = time.monotonic_ns()
-        self.prepared_ns = 0
-        self.launched_ns = 0
-        self.ended_ns = 0
-        self.started_at = 0.0
-        self.stdout = ""
-        self.stderr = ""
-
-    def result(self, job: Job, outcome: Outcome) -> report.Result:
-        exit_ = outcome.exit
-        if isinstance(exit_.error, _AlreadyCancelled):
-            exit_ = report.cancelled(exit_.error.message)
-        usage = outcome.usage
-        return report.Result(
-            id=job.id,
-            key=job.key or job.id,
-            exit=exit_,
-            rootfs=job.rootfs.name or job.rootfs.location,
-            matrix=job.matrix,
-            started_at=self.started_at,
-            prepare_ns=max(0, (self.prepared_ns or self.queued_ns) - self.queued_ns),
-            queue_ns=max(0, self.launched_ns - self.prepared_ns) if self.launched_ns else 0,
-            wall_ns=max(0, self.ended_ns - self.launched_ns) if self.ended_ns else 0,
-            cpu_user_ns=int(usage.ru_utime * 1e9) if usage else 0,
-            cpu_system_ns=int(usage.ru_stime * 1e9) if usage else 0,
-            max_rss_bytes=usage.ru_maxrss * 1024 if usage else 0,
-            isolation=outcome.isolation if self.launched_ns else "",
-            scratch=outcome.scratch,
-            stdout=self.stdout or None,
-            stderr=self.stderr if self.stderr != self.stdout else None,
-            notes=outcome.notes,
-        )

@@ -13,7 +13,7 @@ import pytest
 from conftest import Traces
 
 from guntainer import Job, Result, Source, Supervisor
-from guntainer.supervisor import Watcher
+from guntainer.watcher import Watcher
 
 pytestmark = pytest.mark.usefixtures("user_namespaces")
 
