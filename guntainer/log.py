@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from guntainer.report_text import visible
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -11,12 +13,13 @@ if TYPE_CHECKING:
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-def configure(*, level: str, format: str) -> Any:  # noqa: A002
+def configure(*, level: str, format: str, file: Any = None) -> Any:  # noqa: A002
     """A logger whose messages of at least `level` go to stderr.
 
     Args:
         level: debug, info, warning or error.
         format: "console" or "json".
+        file: something with `write` and `flush` to write to instead.
     """
     import structlog
 
@@ -26,7 +29,7 @@ def configure(*, level: str, format: str) -> Any:  # noqa: A002
     else:
         shaping.append(_line)
     return structlog.wrap_logger(
-        structlog.WriteLogger(sys.stderr),
+        structlog.WriteLogger(sys.stderr if file is None else file),
         processors=shaping,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
     )
@@ -37,4 +40,5 @@ def _line(_logger: Any, _method: str, event: Any) -> str:
     level = event.pop("level")
     text = event.pop("event")
     rest = "".join(f" {key}={value}" for key, value in event.items())
-    return f"guntainer: {'' if level in ('info', 'debug') else level + ': '}{text}{rest}"
+    # names in it may come from anywhere
+    return visible(f"guntainer: {'' if level in ('info', 'debug') else level + ': '}{text}{rest}")

@@ -2,7 +2,7 @@
 
 Where nobody watches, the container's stdout IS its log file: no pipe, no pump, no wake-up. Where output is shown as well,
 a pipe is read in large chunks into the log and to the watcher; a watcher that is slow holds the container back, not
-memory.
+memory. When the container has ended, its log gets all that it has written, whatever the watcher does.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import stat
 
 from guntainer import errors, planner
 
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     Sink = Callable[[str, bytes], Awaitable[None]]
 
 CHUNK = 1 << 20
+PIECE = 128 << 10
+"""The most that the watcher is given at once: small enough that a slow one is seen to go on."""
 _F_SETPIPE_SZ = 1031
 DRAIN_S = 2.0
-"""How long output is waited for after the container has ended: only a descriptor that escaped can keep a pipe open."""
+"""How long a descriptor that escaped may keep a pipe open after the container has ended, and how long a watcher may then
+take nothing."""
 
 
 class Stdio:
@@ -36,21 +40,22 @@ class Stdio:
 
     def __init__(self, stdin: str | None, stdout: str, stderr: str, sink: Sink | None) -> None:
         self._sink = sink
-        self._logs: list[int] = []
-        self._pumps: list[tuple[str, int, int]] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._pumps: list[_Pump] = []
         self.fds: list[int] = []
         self.cut: str = ""
         try:
-            self._open(stdin or "/dev/null", stdout, stderr)
+            self._open(stdin, stdout, stderr)
         except OSError as error:
             self.close()
             raise errors.HostError(f"stdio: {errors.describe_oserror(error)}") from None
+        except errors.HostError:
+            self.close()
+            raise
 
     plan = planner.Stdio(stdin=0, stdout=1, stderr=2)
 
-    def _open(self, stdin: str, stdout: str, stderr: str) -> None:
-        self.fds.append(os.open(stdin, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY))
+    def _open(self, stdin: str | None, stdout: str, stderr: str) -> None:
+        self.fds.append(_open_stdin(stdin) if stdin else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
         for name, path in (("stdout", stdout), ("stderr", stderr)):
             # O_APPEND: a container that opens /dev/stdout again must not write over its own log
             fresh = 0 if name == "stderr" and path == stdout else os.O_TRUNC
@@ -58,49 +63,32 @@ class Stdio:
             if self._sink is None:
                 self.fds.append(log)
                 continue
-            self._logs.append(log)
-            read, write = os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(read, False)
-            self.fds.append(write)
-            self._pumps.append((name, read, log))
-            try:
-                fcntl.fcntl(read, _F_SETPIPE_SZ, CHUNK)
-            except OSError:
-                pass  # over the user's share of pipe memory: pipe-user-pages-soft
+            self._pumps.append(_Pump(name, log, self._sink))
+            self.fds.append(self._pumps[-1].open())
 
     def launched(self) -> None:
         """The container has its own copies now: give ours up, start pumping."""
         self._close_ours()
-        self._tasks = [asyncio.create_task(self._pump(*pump)) for pump in self._pumps]
-
-    async def _pump(self, name: str, read: int, log: int) -> None:
-        assert self._sink is not None
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                data = os.read(read, CHUNK)
-            except BlockingIOError:
-                ready = loop.create_future()
-                loop.add_reader(read, _wake, ready)
-                try:
-                    await ready
-                finally:
-                    loop.remove_reader(read)
-                continue
-            if not data:
-                return
-            if not self.cut:
-                try:
-                    _write_all(log, data)
-                except OSError as error:
-                    # The job goes on; its log is cut, and the result says so.
-                    self.cut = f"{name} was cut: {errors.describe_oserror(error)}"
-            await self._sink(name, data)
+        for pump in self._pumps:
+            pump.start()
 
     async def drain(self) -> None:
-        """Wait, with a bound, for the last bytes of a container that has ended."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=DRAIN_S)
+        """Wait for the last bytes of a container that has ended: for the log all of them, for the watcher while it takes any."""
+        tasks = {pump.task for pump in self._pumps if pump.task is not None}
+        while tasks:
+            before = sum(pump.passed for pump in self._pumps)
+            _, tasks = await asyncio.wait(tasks, timeout=DRAIN_S)
+            for pump in self._pumps:
+                pump.ending = True
+            if tasks and sum(pump.passed for pump in self._pumps) == before:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                break
+        for pump in self._pumps:
+            pump.empty()
+            # The job goes on when its log is cut, and the result says so.
+            self.cut = self.cut or pump.cut
 
     def _close_ours(self) -> None:
         for fd in self.fds:
@@ -109,16 +97,114 @@ class Stdio:
 
     def close(self) -> None:
         """Close what is still open; pumps end."""
-        for task in self._tasks:
-            task.cancel()
-        self._tasks.clear()
         self._close_ours()
-        for _, read, _log in self._pumps:
-            os.close(read)
-        for log in self._logs:
-            os.close(log)
+        for pump in self._pumps:
+            pump.close()
         self._pumps.clear()
-        self._logs.clear()
+
+
+class _Pump:
+    """One stream: from its pipe to its log and to the watcher."""
+
+    def __init__(self, name: str, log: int, sink: Sink) -> None:
+        self._name = name
+        self._log = log
+        self._sink = sink
+        self._read = -1
+        self.task: asyncio.Task[None] | None = None
+        self.passed = 0
+        """How often the watcher has taken something."""
+        self.ending = False
+        """The container has ended a while ago: what is in the pipe now is the last of it."""
+        self.cut = ""
+
+    def open(self) -> int:
+        """Make the pipe; returns the end that is the container's."""
+        self._read, write = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._read, False)
+        try:
+            fcntl.fcntl(self._read, _F_SETPIPE_SZ, CHUNK)
+        except OSError:
+            pass  # over the user's share of pipe memory: pipe-user-pages-soft
+        return write
+
+    def start(self) -> None:
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        last = False
+        while not last:
+            last = self.ending
+            try:
+                data = os.read(self._read, CHUNK)
+            except BlockingIOError:
+                ready = loop.create_future()
+                loop.add_reader(self._read, _wake, ready)
+                try:
+                    await ready
+                finally:
+                    loop.remove_reader(self._read)
+                continue
+            if not data:
+                return
+            self._record(data)
+            await self._pass_on(data)
+
+    async def _pass_on(self, data: bytes) -> None:
+        for at in range(0, len(data), PIECE):
+            await self._sink(self._name, data[at : at + PIECE])
+            self.passed += 1
+        # a container that writes all the time and a watcher that never waits would keep everybody else from their turn
+        await asyncio.sleep(0)
+
+    def _record(self, data: bytes) -> None:
+        if self.cut:
+            return
+        try:
+            _write_all(self._log, data)
+        except OSError as error:
+            self.cut = f"{self._name} was cut: {errors.describe_oserror(error)}"
+
+    def empty(self) -> None:
+        """Put what is left in the pipe into the log."""
+        left = CHUNK  # a pipe holds no more, and whoever escaped may be writing still
+        try:
+            while left > 0 and (data := os.read(self._read, left)):
+                left -= len(data)
+                self._record(data)
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+        if self._read >= 0:
+            os.close(self._read)
+        os.close(self._log)
+
+
+def _open_stdin(path: str) -> int:
+    """Open a file to read from; only what opens at once, and has an end.
+
+    Raises:
+        HostError: it is a FIFO, a socket or a folder.
+    """
+    mode = os.stat(path).st_mode
+    if _is_input(mode):
+        # it may have been put in another's place since: that must not block either
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+        mode = os.fstat(fd).st_mode
+        if _is_input(mode):
+            os.set_blocking(fd, True)
+            return fd
+        os.close(fd)
+    kind = "a folder" if stat.S_ISDIR(mode) else "a socket" if stat.S_ISSOCK(mode) else "a FIFO"
+    raise errors.HostError(f"stdin {path}: {kind} can not be read from here", hint="write it to a file and name that")
+
+
+def _is_input(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
 def _wake(ready: asyncio.Future[None]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _signal
+import errno
 import os
 import sys
 
 from guntainer import errors
-from guntainer.cli import complain, options, show
+from guntainer.cli import complain, options, results, show
 from guntainer.cli.options import FLAG, LIST, NUMBER, Option, Options
 
 TYPE_CHECKING = False
@@ -17,8 +19,11 @@ if TYPE_CHECKING:
     from guntainer.jobs.load import JobFile
     from guntainer.jobs.model import Job
     from guntainer.launcher.spawn import Zygote
-    from guntainer.report import Report, Result
+    from guntainer.output import Output, Unpacking
+    from guntainer.report import Report
+    from guntainer.screen import Screen
     from guntainer.store.headstart import HeadStart
+    from guntainer.supervisor import Supervisor
 
 _FILE_LIMIT = 10 << 20
 _LEVELS = ("debug", "info", "warning", "error")
@@ -91,11 +96,13 @@ def _options(words: list[str]) -> Options | None:
     if {"-h", "--help"} & set(words):
         p.print_help()
         return None
-    found: Any = p.parse(words)
+    found = Options()
+    found.__dict__.update(vars(p.parse(words)))
     return found
 
 
 def main(words: list[str]) -> int:
+    _fill_standard_descriptors()
     args = _options(words)
     if args is None:
         return 0
@@ -117,7 +124,18 @@ def main(words: list[str]) -> int:
             zygote.close()
 
 
+def _fill_standard_descriptors() -> None:
+    """What we are started without would be the number of the next file that is opened: output would end up in that."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open("/dev/null", os.O_RDONLY)  # the lowest free number is this one; writing to it fails
+
+
 def _batch(args: Options, zygote: Zygote | None, *, looking: bool) -> int:
+    if args.max_cells < 1:
+        raise errors.UsageError(f"--max-cells {args.max_cells}: expected a number from 1")
     file = _load(args)
     jobs = file.jobs
     if args.only:
@@ -150,13 +168,15 @@ def _load(args: Options) -> JobFile:
         )
     try:
         if path == "-":
+            if sys.stdin is None:
+                raise errors.UsageError("batch -: standard input is closed", hint="give it a file, or name one")
             text = sys.stdin.buffer.read(_FILE_LIMIT + 1)
         else:
             with open(path, "rb") as file:
                 text = file.read(_FILE_LIMIT + 1)
     except OSError as error:
         raise errors.JobFileError((f"{path}: {error.strerror}",)) from None
-    base = os.path.abspath("." if path == "-" else os.path.dirname(path) or ".")
+    base = results.absolute("." if path == "-" else os.path.dirname(path) or ".", f"batch {path}")
     return load(text, path="<stdin>" if path == "-" else path, base=base, max_cells=args.max_cells)
 
 
@@ -176,36 +196,27 @@ def _look(args: Options, file: JobFile, jobs: tuple[Job, ...]) -> int:
     return 0
 
 
-class _Log:
-    """Our own messages; structlog is loaded when there is the first one, since most batches have none."""
-
-    def __init__(self, args: Options) -> None:
-        self._level = args.log_level or ("warning" if args.quiet else "debug" if args.verbose else "info")
-        self._format = args.log_format
-        self._logger: Any = None
-
-    def warning(self, text: str) -> None:
-        if self._logger is None:
-            from guntainer import log
-
-            self._logger = log.configure(level=self._level, format=self._format)
-        self._logger.warning(text)
-
-
 class _Batch:
     """One batch: what is shown, what is written, what it ends with."""
 
     def __init__(
         self, args: Options, jobs: tuple[Job, ...], file: JobFile, parallel: int, zygote: Zygote | None
     ) -> None:
+        from guntainer.cli import telling
+
         self._args = args
         self._jobs = jobs
         self._file = file
         self._parallel = parallel
         self._zygote = zygote
-        self._results = os.path.abspath(args.results) if args.results else None
+        self._results = results.absolute(args.results, f"--results {args.results}") if args.results else None
         self._lock = -1
-        self._log = _Log(args)
+        self._log = telling.Log(args)
+        self._screens: list[Screen] = []
+        self._stopped: int | None = None
+        """The signal that we were stopped by; SIGPIPE where nobody reads any more."""
+        self._unwritten = ""
+        """Why standard output could not be written to the end."""
 
     def run(self) -> int:
         head_start = self._begin_unpacking()
@@ -235,125 +246,112 @@ class _Batch:
 
         for warning in self._file.warnings:
             self._log.warning(warning)
-        self._open_results()
+        if self._results:
+            self._lock = results.open_folder(self._results, self._jobs)
         if self._args.json:
             # before any job starts: a report that can not be written is not found out after an hour
-            _writable(self._args.json)
-        output = self._output()
-        report = anyio.run(self._supervise, output, head_start)
-        if self._args.json:
-            anyio.run(self._write_json, report)
+            results.try_to_write(self._args.json)
+        report = anyio.run(self._supervise, head_start)
         if self._lock >= 0:
             os.close(self._lock)
-        return int(report.exit_code)
+        if self._unwritten:
+            complain(f"standard output: {self._unwritten}; what came after that is not shown")
+        return int(report.exit_code) or (errors.OWN_FAILURE if self._unwritten else 0)
 
-    def _open_results(self) -> None:
-        """The results folder, locked: two batches must not write into one."""
-        if self._results is None:
-            return
-        import fcntl
-
-        try:
-            os.makedirs(self._results, exist_ok=True)
-            self._lock = os.open(f"{self._results}/.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise errors.UsageError(f"--results: {errors.describe_oserror(error)}") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise errors.UsageError(f"--results {self._results}: another batch is writing there") from None
-
-    def _output(self) -> Any:
+    def _output(self, screen: Screen) -> Output:
         from guntainer import output
 
         terminal = os.isatty(1)
         in_ci = bool(os.environ.get("CI"))
         mode = self._args.output or ("live" if terminal and not in_ci else "group")
         colour = (terminal or os.environ.get("GITLAB_CI") == "true") and not os.environ.get("NO_COLOR")
-        screen = output.Screen(1)
         common: dict[str, Any] = {"colour": colour, "terminal": terminal, "env": os.environ}
         if mode == "live":
             return output.Live(screen, width=max((len(job.id) for job in self._jobs), default=0), **common)
         return (output.Group if mode == "group" else output.Output)(screen, **common)
 
-    async def _supervise(self, output: Any, head_start: HeadStart | None) -> Report:
-        import signal
+    def _unpacking(self, screen: Screen) -> Unpacking | None:
+        if self._args.quiet or not os.isatty(2) or os.environ.get("TERM") == "dumb":
+            return None
+        from guntainer import output
 
-        import anyio
+        return output.Unpacking(screen, os.get_terminal_size(2).columns)
 
+    def _open_screens(self) -> tuple[Screen, Screen]:
+        """Standard output and standard error; one for both where they are the same file, so that nothing is mixed up."""
+        from guntainer.screen import Screen
+
+        out = Screen(1)
+        err = out if os.path.sameopenfile(1, 2) else Screen(2)
+        self._screens = [out] if err is out else [out, err]
+        self._log.screen = err
+        return out, err
+
+    async def _supervise(self, head_start: HeadStart | None) -> Report:
+        from guntainer.cli import telling
+        from guntainer.report_text import table
         from guntainer.supervisor import Supervisor
 
+        out, err = self._open_screens()
+        output = self._output(out)
+        unpacking = self._unpacking(err)
         supervisor = Supervisor(
             parallel=self._parallel,
             store=self._args.store,
             results=self._results,
-            watcher=_watcher(output, self._log, terminal=os.isatty(2) and not self._args.quiet),
+            watcher=telling.watcher(output, self._log, unpacking),
             fail_fast=self._args.fail_fast or self._file.fail_fast,
             require_full=self._args.require_isolation == "full",
             zygote=self._zygote,
             head_start=head_start,
         )
-
-        async def signals() -> None:
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as received:
-                async for number in received:
-                    supervisor.stop(number)
-                    self._log.warning(f"{number.name}: stopping; once more kills")
-
-        async with supervisor, anyio.create_task_group() as group:
-            group.start_soon(signals)
-            report = await supervisor.run(self._jobs)
-            group.cancel_scope.cancel()
-            output.closing(report)
-        from guntainer.report_text import table
-
-        output.say("\n" + table(report, colour=output.colour))
-        return report
-
-    async def _write_json(self, report: Report) -> None:
-        """Atomic, also after Ctrl-C: a reader sees the whole report or none."""
-        import aiofiles
-
-        from guntainer.report_text import json_lines
-
-        path = self._args.json
+        out.lost = lambda error: self._lost(supervisor, error)
+        self._receive_signals(supervisor)
         try:
-            async with aiofiles.open(f"{path}.new", "w", encoding="utf-8") as file:
-                await file.write(json_lines(report))
-            os.replace(f"{path}.new", path)
-        except OSError as error:
-            raise errors.GuntainerError(f"--json {errors.describe_oserror(error)}") from None
+            async with supervisor:
+                report = await supervisor.run(self._jobs)
+                if unpacking is not None:
+                    unpacking.close()
+                output.closing(report)
+                output.say("\n" + table(report, colour=output.colour))
+            try:
+                if self._args.json:
+                    await results.write_report(self._args.json, report)
+            finally:
+                # last of all: it waits for whoever reads us
+                for screen in self._screens:
+                    await screen.flush()
+        finally:
+            self._log.screen = None
+            for screen in self._screens:
+                screen.close()
+        return report if self._stopped is None else report.replace(interrupted=self._stopped)
 
+    def _receive_signals(self, supervisor: Supervisor) -> None:
+        """From now on until the event loop is closed, when everything has been cleaned up."""
+        import asyncio
 
-def _writable(path: str) -> None:
-    folder = os.path.dirname(os.path.abspath(path))
-    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise errors.UsageError(f"--json {path}: can not be written")
+        from guntainer.interrupts import SIGNALS
 
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            if _signal.getsignal(number) is not _signal.SIG_IGN:  # nohup(1)
+                loop.add_signal_handler(number, self._signalled, supervisor, number)
 
-def _watcher(shown: Any, log: Any, *, terminal: bool) -> Any:
-    from guntainer.supervisor import Watcher
+    def _signalled(self, supervisor: Supervisor, number: int) -> None:
+        from guntainer.report import signal_name
 
-    class Shown(Watcher):
-        """What the supervisor tells, on the screen."""
+        if self._stopped is None:
+            self._stopped = number
+        supervisor.stop(number)
+        self._log.warning(f"{signal_name(number)}: stopping; once more kills")
+        for screen in self._screens:
+            screen.hurry()
 
-        live = bool(shown.live)
-
-        async def output(self, job: Job, stream: str, data: bytes) -> None:
-            import anyio
-
-            # a screen that is not read holds the job back, never the event loop
-            await anyio.to_thread.run_sync(shown.output, job.id, stream, data)
-
-        async def finished(self, result: Result) -> None:
-            shown.finished(result)
-
-        def progress(self, name: str, done: int, total: int) -> None:
-            if terminal and total:
-                end = "\n" if done >= total else "\r"
-                os.write(2, f"unpacking {os.path.basename(name)}: {done * 100 // total} %\x1b[K{end}".encode())
-
-        def note(self, text: str) -> None:
-            log.warning(text)
-
-    return Shown()
+    def _lost(self, supervisor: Supervisor, error: OSError) -> None:
+        """Standard output takes nothing any more. Where its reader has left, that ends us, as SIGPIPE would."""
+        if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+            self._unwritten = error.strerror or str(error)
+        elif self._stopped is None:
+            self._stopped = _signal.SIGPIPE
+            supervisor.stop(_signal.SIGPIPE)

@@ -1,15 +1,22 @@
-"""What a batch shows: prefixes, the table, the exit code."""
+"""What a batch shows: prefixes, the table, the exit code; and the screen, whether it is read or not."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import pty
+import socket
+from collections.abc import Callable, Coroutine, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guntainer import errors, report, report_text
-from guntainer.output import Prefixer
+from guntainer import errors, nonblocking, output, report, report_text
+from guntainer import screen as screens
+from guntainer.output import Live, Prefixer, Tamer, Unpacking
+from guntainer.screen import MOST, Screen
 
 
 def result(id_: str, exit_: report.Exit) -> report.Result:
@@ -83,3 +90,165 @@ def test_values_can_not_be_changed() -> None:
     with pytest.raises(TypeError):
         report.Exit(reason="exit", code=1, colour=2)  # type: ignore[call-arg]
     assert value.replace(code=2) == report.exited(2) and hash(value) == hash(report.exited(1))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_what_is_taken_out_does_not_depend_on_the_chunks(size: int) -> None:
+    data = "é\x9b2J\x1b[1;31mred\x1b[0m\x1b[2J\r::error::x\r\n##[group]a ### é#".encode() + b"\x1b[3"
+    tamer = Tamer()
+    text = b"".join(tamer.feed(data[at : at + size]) for at in range(0, len(data), size)) + tamer.end()
+    assert text.decode() == "é2J\x1b[1;31mred\x1b[0m[2J::error::x\r\n## [group]a ### é#[3"
+
+
+@pytest.mark.parametrize("env", [{"GITHUB_ACTIONS": "true"}, {"GITLAB_CI": "true"}])
+def test_ci_systems_are_not_commanded(env: dict[str, str]) -> None:
+    shown = Live(None, colour=False, terminal=False, env=env, width=1)  # type: ignore[arg-type]
+    assert shown.tame
+    assert b"\x1b" not in b"".join(shown.shielded(iter([b"\x1b[0Ksection_end:1:x\r\x1b", b"[0K\n"])))
+
+
+Ends = tuple[int, int]
+
+
+@pytest.fixture(params=["pipe", "pipe that can not be opened again", "socket"])
+def ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
+    """(to read, to write)"""
+    if request.param == "socket":
+        read, write = (one.detach() for one in socket.socketpair())
+    else:
+        read, write = os.pipe()
+    monkeypatch.setattr(screens, "PATIENCE_S", (0.4, 0.05))
+    if "again" in request.param:
+        monkeypatch.setattr(nonblocking, "reopened", lambda *_: -1)
+    yield read, write
+    assert os.get_blocking(write), "the flags are the caller's"
+    os.close(write)
+
+
+def run(main: Callable[[], Coroutine[object, object, None]]) -> None:
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+async def everything(fd: int, size: int) -> bytes:
+    """As much from a pipe, slowly."""
+    data = b""
+    while len(data) < size:
+        await asyncio.sleep(0.001)
+        more = await asyncio.to_thread(os.read, fd, 1 << 16)
+        assert more
+        data += more
+    return data
+
+
+def test_writers_are_held_back_and_nothing_is_lost(ends: Ends) -> None:
+    pieces = [bytes([n]) * 100_000 for n in range(40)]
+
+    async def main() -> None:
+        screen = Screen(ends[1])
+
+        async def writing() -> None:
+            for piece in pieces:
+                await screen.write(piece)
+
+        task = asyncio.create_task(writing())
+        await asyncio.sleep(0.1)
+        assert not task.done() and screen._size <= MOST + 100_000
+        reading = asyncio.create_task(everything(ends[0], 4_000_000))
+        await task
+        await screen.flush()
+        assert await reading == b"".join(pieces)
+        screen.close()
+
+    run(main)
+    os.close(ends[0])
+
+
+def test_a_reader_that_takes_nothing_is_given_up_in_a_hurry(ends: Ends) -> None:
+    async def main() -> None:
+        screen = Screen(ends[1])
+        loop = asyncio.get_running_loop()
+        screen.put(b"x" * 3_000_000)
+        flushing = asyncio.create_task(screen.flush())
+        await asyncio.sleep(0.1)
+        assert not flushing.done()
+        started = loop.time()
+        screen.hurry()
+        await asyncio.sleep(0.1)
+        assert not flushing.done()
+        screen.hurry()
+        await flushing
+        assert screen.gone and loop.time() - started < 0.39
+        await screen.write(b"dropped")
+        screen.close()
+
+    run(main)
+    os.close(ends[0])
+
+
+def test_one_hurry_gives_it_some_time(ends: Ends) -> None:
+    async def main() -> None:
+        screen = Screen(ends[1])
+        screen.hurry()
+        started = asyncio.get_running_loop().time()
+        screen.put(b"x" * 3_000_000)
+        await screen.flush()
+        assert screen.gone and 0.35 < asyncio.get_running_loop().time() - started < 5
+        screen.close()
+
+    run(main)
+    os.close(ends[0])
+
+
+def test_a_reader_that_left_is_told_of_once(ends: Ends) -> None:
+    lost: list[OSError] = []
+
+    async def main() -> None:
+        screen = Screen(ends[1], lost.append)
+        os.close(ends[0])
+        screen.put(b"x")
+        await screen.flush()
+        screen.put(b"y")
+        screen.close()
+
+    run(main)
+    assert len(lost) == 1 and isinstance(lost[0], BrokenPipeError)
+
+
+def test_how_far_archives_are_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "_STALE_S", 50)
+    ours, theirs = pty.openpty()
+
+    async def main() -> None:
+        screen = Screen(theirs)
+        unpacking = Unpacking(screen, 60)
+        unpacking.told("x/a.tar.gz", 40, 100)
+        monkeypatch.setattr(output, "_INTERVAL_S", 50)
+        unpacking.told("x/a.tar.gz", 50, 100)  # too soon
+        monkeypatch.setattr(output, "_INTERVAL_S", 0)
+        unpacking.told("b.tar.gz\x1b", 10, 100)
+        screen.put(b"a line\n")
+        unpacking.over("x/a.tar.gz")
+        screen.put(b"half a ")
+        unpacking.over("b.tar.gz\x1b")
+        screen.put(b"line\n")
+        unpacking.told("n" * 100, 1, 2)
+        monkeypatch.setattr(output, "_STALE_S", 0)
+        unpacking._tidy()
+        unpacking.close()
+        screen.close()
+
+    run(main)
+    wanted = (
+        b"\runpacking a.tar.gz 40 %\x1b[K"
+        b"\runpacking a.tar.gz 50 %, b.tar.gz\\x1b 10 %\x1b[K"
+        b"\r\x1b[Ka line\r\n"
+        b"\runpacking b.tar.gz\\x1b 10 %\x1b[K"
+        b"\r\x1b[Khalf a line\r\n"
+        b"\runpacking " + b"n" * 49 + b"\x1b[K\r\x1b[K"
+    )
+    seen = b""
+    while len(seen) < len(wanted):
+        seen += os.read(ours, 1000)
+    os.close(theirs)
+    os.close(ours)
+    assert seen == wanted
