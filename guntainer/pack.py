@@ -5,6 +5,7 @@ Programs are read, never run: the libraries come from their ELF headers (elf(5))
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -220,25 +221,29 @@ def pack(programs: Iterable[str], output: str, *, include: Iterable[str] = (), s
 
     Raises:
         UsageError: a program or a library was not found, or the suffix is unknown.
+        GuntainerError: something can not be read, or the archive not written.
     """
     suffix = next((s for s in sorted(FORMATS, key=len, reverse=True) if output.endswith(s)), None)
     if suffix is None:
         raise errors.UsageError(f"pack: {output}: unknown kind of archive; known are {', '.join(FORMATS)}")
+    folder = os.path.dirname(output) or "."
+    if not os.path.isdir(folder):
+        raise errors.GuntainerError(f"pack: {output}: the folder {folder} does not exist", hint="make it first")
+    try:
+        members = _members(_collect(programs, include, shell=shell))
+        _write(members, output, *FORMATS[suffix])
+        return Packed(path=output, files=len(members), size_bytes=os.path.getsize(output))
+    except OSError as error:
+        raise errors.GuntainerError(f"pack: {errors.describe_oserror(error)}") from None
+
+
+def _collect(programs: Iterable[str], include: Iterable[str], *, shell: bool) -> dict[str, None]:
     collection = _Collection()
     for name in [*programs, *(["/bin/sh"] if shell else [])]:
         collection.add(find_program(name))
     for path in include:
         (collection.tree if os.path.isdir(path) else collection.add)(os.path.abspath(path))
-    new = f"{output}.{os.getpid()}.new"
-    try:
-        files = _write(collection.paths, new, *FORMATS[suffix])
-        os.replace(new, output)
-    except OSError as error:
-        raise errors.GuntainerError(f"pack: {errors.describe_oserror(error)}") from None
-    finally:
-        if os.path.exists(new):
-            os.unlink(new)
-    return Packed(path=output, files=files, size_bytes=os.path.getsize(output))
+    return collection.paths
 
 
 class _Member(Value):
@@ -279,12 +284,35 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-def _write(paths: Iterable[str], output: str, format_name: str, filter_name: str | None) -> int:
-    """Write the archive with libarchive_write(3): sorted, root's, and of one time, so that two are the same."""
-    from guntainer.archive.reading import load_libarchive
+def _write(members: dict[str, _Member], output: str, format_name: str, filter_name: str | None) -> None:
+    """Write the archive whole or not at all: under another name first."""
+    from guntainer.archive.library import load_libarchive, text_of
 
     ffi = load_libarchive()
-    members = _members(paths)
+    new = f"{output}.{os.getpid()}.new"
+    try:
+        _write_members(ffi, members, new, format_name, filter_name)
+        _put(new, output)
+    except ffi.ArchiveError as error:
+        # libarchive's own text has the other name in it
+        why = os.strerror(error.errno) if error.errno in errno.errorcode else text_of(error)
+        raise errors.GuntainerError(f"pack: {output}: {why}") from None
+    finally:
+        if os.path.lexists(new):
+            os.unlink(new)
+
+
+def _put(new: str, output: str) -> None:
+    try:
+        os.replace(new, output)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, output) from None
+
+
+def _write_members(
+    ffi: Any, members: dict[str, _Member], output: str, format_name: str, filter_name: str | None
+) -> None:
+    """libarchive_write(3): sorted, root's, and of one time, so that two archives are the same."""
     when = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
     archive = ffi.write_new()
     try:
@@ -297,7 +325,6 @@ def _write(paths: Iterable[str], output: str, format_name: str, filter_name: str
         ffi.write_close(archive)
     finally:
         ffi.write_free(archive)
-    return len(members)
 
 
 def _add(ffi: Any, archive: Any, name: str, member: _Member, when: int) -> None:

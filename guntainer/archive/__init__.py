@@ -1,1 +1,1 @@
-"""Archive → tree: `tree` writes without ever leaving it, `reading` asks libarchive, `worker` is the process that does both."""
+"""Archive → tree: `tree` writes without leaving it, `reading` asks libarchive, `feeder` undoes compressions beside them."""

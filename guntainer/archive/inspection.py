@@ -7,10 +7,20 @@ import os
 from guntainer import errors
 from guntainer.kernel import abi, syscalls
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _ROOT_FOLDERS = {"bin", "etc", "usr", "lib", "sbin"}
 # e_machine of elf(5), little end first
 _MACHINES = {0x3E: "x86_64", 0xB7: "arm64", 0x03: "i386", 0x28: "arm", 0xF3: "riscv64", 0x15: "ppc64le", 0x16: "s390x"}
 _PROBES = ("bin/sh", "bin/busybox", "usr/bin/env", "bin/bash", "usr/bin/sh", "sbin/init")
+
+
+def is_image(names: Iterable[str]) -> bool:
+    """Whether what lies at the top of a folder or an archive makes it a container image: an OCI layout, a `docker save`."""
+    found = set(names)
+    return not found & _ROOT_FOLDERS and ("oci-layout" in found or "manifest.json" in found)
 
 
 def rootfs_of(tree: str, name: str) -> str:
@@ -20,22 +30,30 @@ def rootfs_of(tree: str, name: str) -> str:
         RootfsError: it is a container image.
     """
     names = os.listdir(tree)
-    if not set(names) & _ROOT_FOLDERS:
-        if "oci-layout" in names or "manifest.json" in names:
-            raise errors.RootfsError(
-                f"{name}: a container image, not a rootfs", hint="images are not supported by this version yet"
-            )
-        if (
-            len(names) == 1
-            and _is_folder(f"{tree}/{names[0]}")
-            and set(os.listdir(f"{tree}/{names[0]}")) & _ROOT_FOLDERS
-        ):
-            return names[0]
+    inner = _names_in(f"{tree}/{names[0]}") if len(names) == 1 else []
+    if is_image(names) or is_image(inner):
+        raise errors.RootfsError(
+            f"{name}: a container image, not a rootfs", hint="images are not supported by this version yet"
+        )
+    if names and names[0] not in _ROOT_FOLDERS and set(inner) & _ROOT_FOLDERS:
+        # a rootfs that its owner can not search is useless, whatever the archive says
+        os.chmod(f"{tree}/{names[0]}", os.lstat(f"{tree}/{names[0]}").st_mode & 0o7777 | 0o700)
+        return names[0]
     return ""
 
 
-def _is_folder(path: str) -> bool:
-    return os.lstat(path).st_mode & 0o170000 == 0o040000
+def _names_in(folder: str) -> list[str]:
+    """What is in a folder, one without permissions as well; [] for anything else."""
+    mode = os.lstat(folder).st_mode
+    if mode & 0o170000 != 0o040000:
+        return []
+    if mode & 0o500 == 0o500:
+        return os.listdir(folder)
+    os.chmod(folder, 0o700)
+    try:
+        return os.listdir(folder)
+    finally:
+        os.chmod(folder, mode & 0o7777)
 
 
 def architecture(tree: str) -> str | None:

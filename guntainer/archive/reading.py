@@ -1,8 +1,7 @@
 """Read an archive with libarchive, entry by entry, into a Tree.
 
 libarchive_read(3) through libarchive-c's function table; its own extraction is not used, because its flags do not stop
-every escape. gzip is decompressed by `feeder`, several times faster and with the checksum looked at, which libarchive's
-reader does not do.
+every escape, and none of its filters: `feeder` undoes every compression, so what is read here is always the plain archive.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ import errno
 import os
 
 from guntainer import errors
-from guntainer.archive.feeder import Feeder
+from guntainer.archive.feeder import Feeder, Limits
+from guntainer.archive.library import load_libarchive, text_of
 from guntainer.archive.tree import Tree, show
 from guntainer.value import Value
 
@@ -22,16 +22,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 _BLOCK = 1 << 20
-_PACKAGES = "libarchive13 (Debian, Ubuntu) or libarchive (Fedora, Arch, Alpine)"
-_FORMATS = ("tar", "gnutar", "cpio", "zip", "7zip", "ar", "iso9660", "xar", "rar", "cab", "lha", "warc")
+# of a zip by its table only: read without it, a cut one looks whole up to there
+_FORMATS = ("tar", "cpio", "zip_seekable", "7zip", "ar", "iso9660", "xar", "rar", "cab", "lha", "warc")
+_TAR = 0x30000  # ARCHIVE_FORMAT_TAR, with the kind in the low 16 bits
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _IFMT, _IFREG, _IFDIR, _IFLNK, _IFIFO, _IFSOCK = 0o170000, 0o100000, 0o040000, 0o120000, 0o010000, 0o140000
-
-
-class Limits(Value):
-    """What an archive may unpack to."""
-
-    size_bytes: int = 64 << 30
-    entries: int = 4_000_000
 
 
 class Counts(Value):
@@ -41,31 +36,6 @@ class Counts(Value):
     size_bytes: int = 0
     devices: int = 0
     sockets: int = 0
-
-
-def load_libarchive() -> Any:
-    """libarchive-c's function table.
-
-    Raises:
-        HostError: the library is missing; names its package.
-    """
-    for name in ("libarchive.so.13", "libarchive.so"):
-        try:
-            ctypes.CDLL(name)
-        except OSError:
-            continue
-        os.environ.setdefault("LIBARCHIVE", name)  # or libarchive-c would start ldconfig to find it
-        break
-    try:
-        from libarchive import ffi
-    except (ImportError, AttributeError, OSError, TypeError):
-        raise errors.HostError(
-            "libarchive was not found on this host", hint=f"install the package {_PACKAGES}"
-        ) from None
-    import logging
-
-    logging.getLogger("libarchive").disabled = True  # warnings are counted here, not printed there
-    return ffi
 
 
 class Reader:
@@ -83,11 +53,14 @@ class Reader:
         self._feeder = feeder
         self._fd = fd
         self._name = name
+        self._folder = tree_fd
         self._tree = Tree(tree_fd)
         self._limits = limits
         self._progress = progress
         self._ffi = load_libarchive()
         self._entries = self._size = self._devices = self._sockets = 0
+        # what libarchive puts a block of a file into
+        self._block = (ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_longlong())
 
     def unpack(self) -> tuple[Counts, str]:
         """Unpack all of it; returns what was in it, and the archive's SHA-256 where the feeder takes it.
@@ -99,58 +72,78 @@ class Reader:
         """
         if not os.fstat(self._fd).st_size:
             raise errors.ArchiveError(f"{self._name}: empty")
+        try:
+            self._read()
+            failure, digest = self._feeder.finish()
+            if failure:
+                raise errors.ArchiveError(f"{self._name}: {failure} after {self._entries} entries")
+            if not self._entries:
+                raise errors.ArchiveError(f"{self._name}: holds no files")
+            self._tree.finish()
+        except errors.ArchiveRefused as error:
+            raise errors.ArchiveRefused(f"{self._name}: {error.message}", hint=error.hint) from None
+        finally:
+            self._tree.close()
+        counts = Counts(entries=self._entries, size_bytes=self._size, devices=self._devices, sockets=self._sockets)
+        return counts, digest
+
+    def _read(self) -> None:
         ffi = self._ffi
         archive = ffi.read_new()
         try:
-            self._open(archive, self._feeder.source_fd)
+            self._open(archive, self._feeder.source(self._folder))
             self._loop(archive)
-            tar = b"tar" in (ffi.format_name(archive) or b"").lower()
-            plain = ffi.filter_count(archive) <= 1 and not self._feeder.decompresses
+            self._check_end_mark(archive)
         finally:
             ffi.read_free(archive)
-        failure, digest = self._feeder.finish()
-        if failure:
-            raise errors.ArchiveError(f"{self._name}: {failure} after {self._entries} entries")
-        if tar and plain:
-            self._check_end_mark()
-        self._tree.finish()
-        self._tree.close()
-        counts = Counts(entries=self._entries, size_bytes=self._size, devices=self._devices, sockets=self._sockets)
-        return counts, digest
 
     def _open(self, archive: Any, source: int) -> None:
         ffi = self._ffi
         for name in _FORMATS:
-            if name in ffi.READ_FORMATS:
-                ffi.get_read_format_function(name)(archive)
-        ffi.read_support_filter_all(archive)
+            ffi.get_read_format_function(name)(archive)
+        # past the end mark of a tar as well: zeros where a header was look like one, and would cut the archive silently
+        set_option = ffi.ffi("read_set_options", [ffi.c_archive_p, ffi.c_char_p], ffi.c_int, ffi.check_int)
         try:
+            set_option(archive, b"tar:read_concatenated_archives")
             ffi.read_open_fd(archive, source, _BLOCK)
         except Exception as error:
-            raise self._error(error, archive) from None
+            raise self._error(error) from None
 
-    def _check_end_mark(self) -> None:
-        """An uncompressed tar that was cut between two entries shows it only by the missing zeros at its end."""
-        size = os.fstat(self._fd).st_size
-        if any(os.pread(self._fd, 512, max(0, size - 512))):
-            raise errors.ArchiveError(
-                f"{self._name}: truncated after {self._entries} entries (its end mark is missing)"
-            )
+    def _check_end_mark(self, archive: Any) -> None:
+        """A tar that was cut between two entries shows it only by the missing zeros at its end.
 
-    def _error(self, error: Exception, archive: Any) -> errors.GuntainerError:
-        text = getattr(error, "msg", None) or str(error)
-        if isinstance(text, bytes):
-            text = text.decode(errors="replace")
+        Two blocks of them by tar(5); one is enough to know, as for tar(1).
+        """
+        ffi = self._ffi
+        if ffi.ffi("format", [ffi.c_archive_p], ffi.c_int)(archive) & ~0xFFFF != _TAR or not self._entries:
+            return
+        last = ffi.ffi("read_header_position", [ffi.c_archive_p], ffi.c_longlong)(archive)
+        if ffi.filter_bytes(archive, 0) - last < 512:
+            # the compression, where there is one, knows better what has happened
+            failure = self._feeder.failure() if self._feeder.decompresses else ""
+            what = failure or "truncated (its end mark is missing)"
+            raise errors.ArchiveError(f"{self._name}: {what} after {self._entries} entries")
+
+    def _error(self, error: Exception) -> errors.GuntainerError:
         if self._feeder.decompresses:
-            text = self._feeder.failure() or text
+            failure = self._feeder.failure()
+            if failure:
+                return errors.ArchiveError(f"{self._name}: {failure} after {self._entries} entries")
+        text = text_of(error)
         low = text.lower()
         if "encrypt" in low or "passphrase" in low:
             return errors.ArchiveError(f"{self._name}: encrypted", hint="unpack it with its password first")
         if "unrecognized archive format" in low:
-            return errors.ArchiveError(f"{self._name}: not an archive that libarchive knows")
+            return errors.ArchiveError(f"{self._name}: {self._unknown()}")
         if "truncated" in low or "unexpected end" in low:
             return errors.ArchiveError(f"{self._name}: truncated after {self._entries} entries")
         return errors.ArchiveError(f"{self._name}: damaged after {self._entries} entries: {text}")
+
+    def _unknown(self) -> str:
+        """What a file is that libarchive does not take for an archive."""
+        if self._feeder.head.startswith(b"PK\3\4"):
+            return "truncated (the table at the zip's end is missing)"
+        return "holds no files" if self._feeder.head.startswith(b"PK\5\6") else "not an archive that libarchive knows"
 
     def _loop(self, archive: Any) -> None:
         ffi = self._ffi
@@ -158,20 +151,32 @@ class Reader:
         try:
             while True:
                 try:
-                    if ffi.read_next_header2(archive, entry) == ffi.ARCHIVE_EOF:
+                    code = ffi.read_next_header2(archive, entry)
+                    if code == ffi.ARCHIVE_EOF:
                         return
+                    if code < 0 and b"Skipped" in (ffi.error_string(archive) or b""):
+                        raise ffi.archive_error(archive, code)  # only a warning to libarchive: entries that were lost
                     self._entry(archive, entry)
-                except (errors.GuntainerError, OSError):
+                except errors.GuntainerError:
                     raise
+                except OSError as error:
+                    raise self._named(error, entry) from None
                 except Exception as error:  # libarchive-c's own kind
-                    raise self._error(error, archive) from None
+                    raise self._error(error) from None
                 self._entries += 1
                 if self._entries > self._limits.entries:
-                    raise errors.ArchiveRefused(f"{self._name}: more than {self._limits.entries} entries")
+                    raise errors.ArchiveRefused(f"more than {self._limits.entries} entries")
                 if not self._entries % 256:
                     self._progress(self._consumed(archive))
         finally:
             ffi.entry_free(entry)
+
+    def _named(self, error: OSError, entry: Any) -> Exception:
+        """What the file system says to an entry, with the entry's name on it; a full one speaks for itself."""
+        if error.errno in _FULL:
+            return error
+        name = show(self._ffi.entry_pathname(entry) or b"")
+        return errors.ArchiveError(f"{self._name}: entry {name}: {error.strerror or error}")
 
     def _consumed(self, archive: Any) -> int:
         if self._feeder.decompresses:
@@ -188,9 +193,7 @@ class Reader:
         link = ffi.entry_hardlink(entry)
         kind = ffi.entry_filetype(entry) & _IFMT
         if link is not None:
-            self._tree.link(name, link)
-            if ffi.entry_size_is_set(entry) and ffi.entry_size(entry) > 0:
-                self._write(archive, self._tree.again(name), ffi.entry_size(entry), None, mtime_ns)
+            self._link(archive, entry, name, link, mode, mtime_ns)
         elif kind == _IFREG:
             self._write(archive, self._tree.file(name), ffi.entry_size(entry), mode, mtime_ns)
         elif kind == _IFDIR:
@@ -213,36 +216,56 @@ class Reader:
             return None
         return int(ffi.entry_mtime(entry)) * 1_000_000_000 + int(ffi.entry_mtime_nsec(entry))
 
-    def _write(self, archive: Any, fd: int, size: int, mode: int | None, mtime_ns: int | None) -> None:
+    def _link(self, archive: Any, entry: Any, name: bytes, link: bytes, mode: int, mtime_ns: int | None) -> None:
         ffi = self._ffi
+        there = self._tree.link(name, link)
+        # the last name of a group brings the bytes in cpio's newc
+        if ffi.entry_size_is_set(entry) and ffi.entry_size(entry) > 0:
+            if not there:
+                raise errors.ArchiveRefused(
+                    f"hard link {show(name)} to {show(link)} holds bytes, and its target did not come before it"
+                )
+            self._write(archive, self._tree.again(name), ffi.entry_size(entry), mode, mtime_ns)
+
+    def _write(self, archive: Any, fd: int, size: int, mode: int, mtime_ns: int | None) -> None:
+        """The bytes of a file, then its mode and time: an unwritable one would not take them afterwards.
+
+        Args:
+            size: 0 as well where the archive does not know it yet: bytes come until there are no more.
+        """
+        ffi = self._ffi
+        buffer, length, offset = self._block
         try:
             at = 0
-            # a file's first block may come with its header; an empty file has none
-            buffer, length, offset = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_longlong()
-            while size or not at:
-                if ffi.read_data_block(archive, buffer, length, offset) == ffi.ARCHIVE_EOF:
+            while True:
+                code = ffi.read_data_block(archive, buffer, length, offset)
+                if code == ffi.ARCHIVE_EOF:
                     break
-                if not length.value:
-                    continue
-                self._size += length.value
-                if self._size > self._limits.size_bytes:
-                    raise errors.ArchiveRefused(
-                        f"{self._name}: unpacks to more than {self._limits.size_bytes >> 20} MiB"
-                    )
-                view = memoryview((ctypes.c_char * length.value).from_address(buffer.value or 0)).cast("B")
-                at = offset.value
-                while view:
-                    sent = os.pwrite(fd, view, at)
-                    at += sent
-                    view = view[sent:]
+                if code < 0:
+                    raise ffi.archive_error(archive, code)  # only a warning to libarchive: a wrong checksum in a 7z
+                if length.value:
+                    at = self._block_to(fd)
             if size > at:
                 os.ftruncate(fd, size)  # a sparse file's last hole
-            if mode is not None:
-                os.fchmod(fd, mode)
+            os.fchmod(fd, mode)
             if mtime_ns is not None:
                 os.utime(fd, ns=(mtime_ns, mtime_ns))
         finally:
             os.close(fd)
+
+    def _block_to(self, fd: int) -> int:
+        """Write the block at hand; returns where it ends."""
+        buffer, length, offset = self._block
+        self._size += length.value
+        if self._size > self._limits.size_bytes:
+            raise errors.ArchiveRefused(f"unpacks to more than {self._limits.size_bytes >> 20} MiB")
+        view = memoryview((ctypes.c_char * length.value).from_address(buffer.value or 0)).cast("B")
+        at = offset.value
+        while view:
+            sent = os.pwrite(fd, view, at)
+            at += sent
+            view = view[sent:]
+        return at
 
 
 def no_space(error: OSError, folder: str) -> errors.StoreError:

@@ -16,6 +16,7 @@ from guntainer.store.remove import remove_inside
 
 _RULES = abi.RESOLVE_BENEATH | abi.RESOLVE_NO_SYMLINKS
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
+_PASSES = 4  # over hard links to hard links that all came before their targets
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -46,6 +47,7 @@ class Tree:
         self._root = root_fd
         self._folders: dict[tuple[bytes, ...], tuple[int, int | None]] = {}
         self._parent: tuple[tuple[bytes, ...], int] = ((), os.dup(root_fd))
+        self._pending: list[tuple[bytes, bytes]] = []
 
     def close(self) -> None:
         os.close(self._parent[1])
@@ -60,22 +62,32 @@ class Tree:
         return fd
 
     def _walk(self, parts: tuple[bytes, ...], name: bytes) -> int:
-        try:
-            return syscalls.openat2(self._root, os.fsdecode(b"/".join(parts)) or ".", _FOLDER, resolve=_RULES)
-        except FileNotFoundError:
-            above = self._walk(parts[:-1], name)
+        """The folder `parts`, with those on the way to it made where they are missing."""
+        known = len(parts)
+        while True:
             try:
-                os.mkdir(parts[-1], 0o700, dir_fd=above)
-                self._folders.setdefault(parts, (0o755, None))
+                fd = self._existing(parts[:known])
+                break
+            except FileNotFoundError:
+                known -= 1
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise errors.ArchiveRefused(f"entry {show(name)} goes through a symbolic link") from None
+                if error.errno == errno.ENOTDIR:
+                    raise errors.ArchiveRefused(f"entry {show(name)} goes through a file") from None
+                raise
+        for count in range(known + 1, len(parts) + 1):
+            above = fd
+            try:
+                os.mkdir(parts[count - 1], 0o700, dir_fd=above)
+                self._folders.setdefault(parts[:count], (0o755, None))
+                fd = syscalls.openat2(above, os.fsdecode(parts[count - 1]), _FOLDER, resolve=_RULES)
             finally:
                 os.close(above)
-            return self._walk(parts, name)
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise errors.ArchiveRefused(f"entry {show(name)} goes through a symbolic link") from None
-            if error.errno == errno.ENOTDIR:
-                raise errors.ArchiveRefused(f"entry {show(name)} goes through a file") from None
-            raise
+        return fd
+
+    def _existing(self, parts: tuple[bytes, ...]) -> int:
+        return syscalls.openat2(self._root, os.fsdecode(b"/".join(parts)) or ".", _FOLDER, resolve=_RULES)
 
     def _place(self, name: bytes) -> tuple[int, bytes, tuple[bytes, ...]]:
         parts = parts_of(name)
@@ -100,6 +112,8 @@ class Tree:
                 if os.stat(last, dir_fd=above, follow_symlinks=False).st_mode & 0o170000 != 0o040000:
                     self._clear(above, last, parts)
                     os.mkdir(last, 0o700, dir_fd=above)
+        else:
+            mode |= 0o700  # the rootfs itself: nobody could use it, or look at it after this
         self._folders[parts] = (mode, mtime_ns)
 
     def file(self, name: bytes) -> int:
@@ -121,15 +135,29 @@ class Tree:
         if mtime_ns is not None:
             os.utime(last, ns=(mtime_ns, mtime_ns), dir_fd=folder, follow_symlinks=False)
 
-    def link(self, name: bytes, target: bytes) -> None:
-        """A hard link to an earlier entry; both are looked up without following anything."""
+    def link(self, name: bytes, target: bytes) -> bool:
+        """A hard link; both names are looked up without following anything.
+
+        Returns:
+            whether it is there: where its target is not yet, it is made by `finish`.
+        """
         goal = parts_of(target, f"hard link {show(name)} to")
         if not goal:
             raise errors.ArchiveRefused(f"hard link {show(name)} to {show(target)} is a link to a folder")
         folder, last, parts = self._place(name)
-        if goal == parts:
-            return
-        above = self._walk_existing(goal[:-1], name, target)
+        if goal == parts or self._link(name, target, goal):
+            return True
+        # a name of its own from here on, as if it were there: a later entry replaces it
+        self._clear(folder, last, parts)
+        self._pending.append((name, target))
+        return False
+
+    def _link(self, name: bytes, target: bytes, goal: tuple[bytes, ...]) -> bool:
+        folder, last, parts = self._place(name)
+        try:
+            above = self._above(goal, name, target)
+        except FileNotFoundError:
+            return False
         try:
             kind = os.stat(goal[-1], dir_fd=above, follow_symlinks=False).st_mode & 0o170000
             if kind == 0o040000:
@@ -140,27 +168,47 @@ class Tree:
                 self._clear(folder, last, parts)
                 os.link(goal[-1], last, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
-            raise errors.ArchiveRefused(
-                f"hard link {show(name)} to {show(target)}, which did not come before it"
-            ) from None
+            return False
         finally:
             os.close(above)
+        return True
 
-    def _walk_existing(self, parts: tuple[bytes, ...], name: bytes, target: bytes) -> int:
+    def _above(self, goal: tuple[bytes, ...], name: bytes, target: bytes) -> int:
         try:
-            return syscalls.openat2(self._root, os.fsdecode(b"/".join(parts)) or ".", _FOLDER, resolve=_RULES)
+            return self._existing(goal[:-1])
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                why = "goes through a symbolic link" if error.errno == errno.ELOOP else "goes through a file"
-            elif error.errno == errno.ENOENT:
-                why = "did not come before it"
-            else:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise
+            why = "goes through a symbolic link" if error.errno == errno.ELOOP else "goes through a file"
             raise errors.ArchiveRefused(f"hard link {show(name)} to {show(target)}, which {why}") from None
+
+    def _link_pending(self) -> None:
+        """Links that came before their targets, the last first: the usual chain needs one pass, a loop never ends."""
+        left = self._pending[::-1]
+        for _ in range(_PASSES):
+            left = [(name, target) for name, target in left if not self._link_late(name, target)]
+        if left:
+            name, target = left[-1]
+            raise errors.ArchiveRefused(f"hard link {show(name)} to {show(target)}, which is not in the archive")
+
+    def _link_late(self, name: bytes, target: bytes) -> bool:
+        folder, last, _ = self._place(name)
+        try:
+            os.stat(last, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return self._link(name, target, parts_of(target))
+        return True  # a later entry has taken the name
 
     def again(self, name: bytes) -> int:
         """A hard link that brings data of its own (cpio): the file, emptied, open for writing."""
         folder, last, _ = self._place(name)
+        # nobody else works in the tree, so what is looked at here is what is opened below
+        mode = os.stat(last, dir_fd=folder, follow_symlinks=False).st_mode
+        if mode & 0o170000 != 0o100000:
+            # opening a FIFO would wait for a reader
+            raise errors.ArchiveRefused(f"hard link {show(name)} holds bytes, and is not one to a file")
+        if mode & 0o200 == 0:
+            os.chmod(last, 0o600, dir_fd=folder)
         return os.open(last, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
 
     def fifo(self, name: bytes, mode: int, mtime_ns: int | None) -> None:
@@ -174,10 +222,12 @@ class Tree:
             os.utime(last, ns=(mtime_ns, mtime_ns), dir_fd=folder, follow_symlinks=False)
 
     def finish(self) -> None:
-        """Modes and times of the folders, the deepest first: an upper one may close the way."""
+        """Late hard links, then modes and times of the folders, the deepest first: an upper one may close the way."""
+        if self._pending:
+            self._link_pending()
         for parts in sorted(self._folders, key=len, reverse=True):
             mode, mtime_ns = self._folders[parts]
-            fd = syscalls.openat2(self._root, os.fsdecode(b"/".join(parts)) or ".", _FOLDER, resolve=_RULES)
+            fd = self._existing(parts)
             try:
                 os.fchmod(fd, mode)
                 if mtime_ns is not None:

@@ -15,7 +15,7 @@ import os
 import sys
 
 from guntainer import errors, interrupts
-from guntainer.archive.feeder import Feeder, close_all_but
+from guntainer.archive.feeder import Feeder, Limits, close_all_but
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,39 +120,6 @@ def _send(fd: int, message: tuple[Any, ...]) -> None:
         data = data[os.write(fd, data) :]
 
 
-class _Silent:
-    """A logger: every method there may be takes everything and does nothing."""
-
-    def __getattr__(self, _name: str) -> Any:
-        return lambda *_args, **_settings: None
-
-
-def _light_imports() -> None:
-    """Stand-ins for modules that libarchive-c imports at its start and that are not used here.
-
-    logging is for a warning that is switched off, ctypes.util, and with it subprocess and shutil, for a search that
-    `load_libarchive` has made unnecessary, the package's own front for its readers and writers. In this process, which
-    does nothing but unpack through its function table, they would double the start.
-    """
-    import types
-    from importlib.machinery import PathFinder
-
-    found = PathFinder.find_spec("libarchive")
-    if "libarchive" not in sys.modules and found is not None:
-        package: Any = types.ModuleType("libarchive")
-        package.__path__ = found.submodule_search_locations
-        sys.modules["libarchive"] = package
-
-    if "ctypes.util" not in sys.modules:
-        util: Any = types.ModuleType("ctypes.util")
-        util.find_library = lambda _name: None
-        sys.modules["ctypes.util"] = util
-    if "logging" not in sys.modules:
-        logging: Any = types.ModuleType("logging")
-        logging.getLogger = lambda _name: _Silent()
-        sys.modules["logging"] = logging
-
-
 def run(task: Task, write: int, parent: int) -> None:
     """Do the task and tell what came of it; never raises. For a process that does nothing else afterwards."""
     try:
@@ -175,21 +142,26 @@ def _unpack(task: Task, write: int, parent: int) -> dict[str, Any]:
     os.umask(0)
     fd = os.open(task.archive, os.O_RDONLY | os.O_CLOEXEC)
     before = os.fstat(fd)
+    limits = Limits() if task.limits is None else Limits(size_bytes=task.limits[0], entries=task.limits[1])
     # first of all: it works while the rest is loaded here
-    feeder = Feeder(fd, hash_it=task.hash)
+    feeder = Feeder(fd, task.name, hash_it=task.hash, limits=limits)
     try:
         _die_with_parent(parent)
-        _light_imports()
-        return _into_tree(task, fd, before, feeder, write)
+        from guntainer.archive.library import prepare_process
+
+        prepare_process()
+        return _into_tree(task, fd, before, feeder, limits, write)
     finally:
         feeder.close()
 
 
-def _into_tree(task: Task, fd: int, before: os.stat_result, feeder: Feeder, write: int) -> dict[str, Any]:
+def _into_tree(
+    task: Task, fd: int, before: os.stat_result, feeder: Feeder, limits: Limits, write: int
+) -> dict[str, Any]:
     import time
 
     from guntainer.archive import inspection
-    from guntainer.archive.reading import Limits, Reader
+    from guntainer.archive.reading import Reader
 
     tree = f"{task.folder}/tree"
     os.mkdir(tree, 0o755)
@@ -202,7 +174,6 @@ def _into_tree(task: Task, fd: int, before: os.stat_result, feeder: Feeder, writ
             last[0] = now
             _send(write, ("progress", done, before.st_size))
 
-    limits = Limits() if task.limits is None else Limits(size_bytes=task.limits[0], entries=task.limits[1])
     counts, digest = Reader(fd, task.name, feeder, root, limits, progress).unpack()
     top = inspection.rootfs_of(tree, task.name)
     rootfs = f"tree/{top}" if top else "tree"

@@ -1,0 +1,204 @@
+"""The feeder's own end: decompress an archive into a pipe, and hash it.
+
+gzip is undone by isal, several times faster than by libarchive's reader and with the checksum looked at, which that does not
+do; every other compression by libarchive's filters. A compressed file is read to its very end, not to that of the archive
+in it: the checksum comes last, and what follows it is damage too. What is not noticed: a changed byte under a compression
+without a checksum (.lzma, .Z, zstd and lz4 where their writer left it out).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import marshal
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_BLOCK = 256 << 10  # of the compressed file; larger ones are mapped anew for each block
+PIPE_BYTES = 1 << 20
+_F_SETPIPE_SZ = 1031
+_GZIP = b"\x1f\x8b\x08"  # RFC 1952 2.3.1: two magic bytes, and the only method there is
+# How a file may begin that libarchive has a filter for. One too many does no harm: it is passed on as it is.
+COMPRESSED = (
+    _GZIP,
+    b"BZh",  # bzip2
+    b"\xfd7zXZ\0",  # xz
+    b"\x28\xb5\x2f\xfd",  # zstd
+    *(bytes((low, 0x2A, 0x4D, 0x18)) for low in range(0x50, 0x60)),  # a frame to skip before zstd or lz4
+    b"\x04\x22\x4d\x18",  # lz4
+    b"\x02\x21\x4c\x18",  # lz4 of old
+    b"LZIP",
+    b"\x5d\0\0",  # lzma
+    b"\x1f\x9d",  # compress
+    b"\x89LZO",
+    b"LRZI",
+    b"GRZip",
+    b"\xed\xab\xee\xdb",  # rpm
+    b"begin",  # uuencode
+)
+HEAD = 8
+
+
+class _TooMuch(Exception):
+    """A limit is passed."""
+
+
+class Feeding:
+    """One archive's bytes, on their way.
+
+    Args:
+        sink: the pipe for what is decompressed; -1 where nothing is to be.
+        answer: the pipe for answers.
+        parent: the unpacker's pid.
+        most: bytes that may come out of the compression.
+    """
+
+    def __init__(self, fd: int, sink: int, answer: int, parent: int, *, hash_it: bool, most: int) -> None:
+        self._fd = fd
+        self._sink = sink
+        self._answer = answer
+        self._parent = parent
+        self._hash_it = hash_it
+        self._most = most
+        self._written = 0
+        self._told = False
+        self._hash: Any = None
+        self._hashed = 0
+        self._read = 0
+
+    def run(self) -> None:
+        """Answer two things: what is wrong with the compression, the digest. Before them, of one, how the archive begins."""
+        try:
+            self._say(self._stream() if self._sink >= 0 else "")
+            self._say(self._digest() if self._hash_it else "")
+        except OSError:
+            pass  # the unpacker has given up; or it is told by the answer that is missing
+
+    def _stream(self) -> str:
+        try:
+            return self._decompress()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            return f"can not be read ({error.strerror})"
+
+    def _tell_head(self, data: bytes) -> None:
+        os.write(self._answer, marshal.dumps(data.decode("latin-1")))
+        self._told = True
+
+    def _say(self, text: str) -> None:
+        if self._sink >= 0 and not self._told:
+            self._tell_head(b"")
+        os.write(self._answer, marshal.dumps(text))
+        if self._sink >= 0:
+            # after the answer: the end of the stream tells the unpacker that there is one
+            os.close(self._sink)
+            self._sink = -1
+
+    def _decompress(self) -> str:
+        try:
+            fcntl.fcntl(self._sink, _F_SETPIPE_SZ, PIPE_BYTES)
+        except OSError:
+            pass  # over the user's share of pipe memory: pipe-user-pages-soft
+        os.set_blocking(self._sink, False)
+        if os.pread(self._fd, len(_GZIP), 0) != _GZIP:
+            return self._filters()
+        from isal import isal_zlib
+
+        try:
+            return self._filters() if self._twice(isal_zlib) else self._members(isal_zlib)
+        except OSError:
+            raise
+        except _TooMuch as error:
+            return str(error)
+        except Exception as error:
+            return f"damaged ({error})"
+
+    def _twice(self, zlib: Any) -> bool:
+        """Whether what is in a gzip file is compressed itself."""
+        head = zlib.decompressobj(wbits=31).decompress(os.pread(self._fd, 4096, 0), HEAD)
+        return bool(head.startswith(COMPRESSED))
+
+    def _filters(self) -> str:
+        # not at the top: gzip needs nothing of it, and is to start at once
+        from guntainer.archive import filters
+
+        def write(data: memoryview) -> None:
+            self._read = os.lseek(self._fd, 0, os.SEEK_CUR)
+            self._write(data)
+
+        try:
+            return filters.undo(self._fd, write)
+        except _TooMuch as error:
+            return str(error)
+
+    def _members(self, zlib: Any) -> str:
+        """A gzip file is one member after another, RFC 1952 2.2; zeros after the last are padding, as gzip(1) has it.
+
+        Anything else after it gzip(1) passes over with a warning. Here it is damage: the next member with its first byte
+        wrong looks the same.
+
+        isal's bare decompressor: its file-like one imports more than a whole unpack of a small rootfs takes.
+        """
+        member: Any = None
+        data, at_end = b"", False
+        while True:
+            if not data and not at_end:
+                data = os.read(self._fd, _BLOCK)
+                self._read += len(data)
+                at_end = not data
+            if member is None:
+                data = data.lstrip(b"\0")
+                if not data:
+                    if at_end:
+                        return ""
+                    continue
+                if not _GZIP.startswith(data[: len(_GZIP)]):
+                    return "damaged (something else follows the compressed bytes)"
+                member = zlib.decompressobj(wbits=31)
+            out = member.decompress(data, _BLOCK)
+            self._write(out)
+            if member.eof:
+                data, member = member.unused_data, None
+            elif at_end and not out:
+                return "truncated"
+            else:
+                data = member.unconsumed_tail
+
+    def _write(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        if view and not self._told:
+            self._tell_head(bytes(view[:HEAD]))
+        self._written += len(view)
+        if self._written > self._most:
+            raise _TooMuch(f"decompresses to more than {self._most >> 20} MiB")
+        while view:
+            try:
+                view = view[os.write(self._sink, view) :]
+            except BlockingIOError:
+                if not self._hash_it or self._hashed >= self._read:
+                    os.set_blocking(self._sink, True)
+                    view = view[os.write(self._sink, view) :]
+                    os.set_blocking(self._sink, False)
+                else:
+                    self._hash_block()
+
+    def _hash_block(self) -> bool:
+        """Take one more block of the file into the digest; False at its end."""
+        if self._hash is None:
+            # hashlib's own front would load a dozen other algorithms
+            from _hashlib import openssl_sha256
+
+            self._hash = openssl_sha256(usedforsecurity=False)
+        block = os.pread(self._fd, _BLOCK, self._hashed)
+        self._hash.update(block)
+        self._hashed += len(block)
+        return bool(block)
+
+    def _digest(self) -> str:
+        while self._hash_block():
+            if os.getppid() != self._parent:
+                raise BrokenPipeError
+        return str(self._hash.hexdigest())

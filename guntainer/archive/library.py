@@ -1,0 +1,93 @@
+"""libarchive, as a table of functions: libarchive-c's own, loaded without what that would bring along.
+
+libarchive-c's readers and writers are not used: their flags do not stop every escape, and they would double the start.
+"""
+
+from __future__ import annotations
+
+import _locale
+import ctypes
+import os
+import sys
+
+from guntainer import errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_PACKAGES = "libarchive13 (Debian, Ubuntu) or libarchive (Fedora, Arch, Alpine)"
+
+
+def load_libarchive() -> Any:
+    """libarchive-c's function table.
+
+    Raises:
+        HostError: the library is missing; names its package.
+    """
+    for name in ("libarchive.so.13", "libarchive.so"):
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        os.environ.setdefault("LIBARCHIVE", name)  # or libarchive-c would start ldconfig to find it
+        break
+    try:
+        from libarchive import ffi
+    except (ImportError, AttributeError, OSError, TypeError):
+        raise errors.HostError(
+            "libarchive was not found on this host", hint=f"install the package {_PACKAGES}"
+        ) from None
+    import logging
+
+    logging.getLogger("libarchive").disabled = True  # warnings are counted here, not printed there
+    return ffi
+
+
+class _Silent:
+    """A logger: every method there may be takes everything and does nothing."""
+
+    def __getattr__(self, _name: str) -> Any:
+        return lambda *_args, **_settings: None
+
+
+def prepare_process() -> None:
+    """For a process that does nothing but unpack: a light start, and names as the archive has them.
+
+    Stand-ins for modules that libarchive-c imports at its start and that are not used here: logging for a warning that is
+    switched off, ctypes.util, and with it subprocess and shutil, for a search that `load_libarchive` has made unnecessary,
+    the package's own front for its readers and writers.
+    """
+    import types
+    from importlib.machinery import PathFinder
+
+    try:
+        # libarchive hands out names in the locale's encoding, zip and 7z have them in Unicode: LC_ALL=C would lose them
+        _locale.setlocale(_locale.LC_CTYPE, "C.UTF-8")
+    except _locale.Error:  # type: ignore[attr-defined]
+        pass  # a C library without it; the user's own is most likely UTF-8
+    found = PathFinder.find_spec("libarchive")
+    if "libarchive" not in sys.modules and found is not None:
+        package: Any = types.ModuleType("libarchive")
+        package.__path__ = found.submodule_search_locations
+        sys.modules["libarchive"] = package
+
+    if "ctypes.util" not in sys.modules:
+        util: Any = types.ModuleType("ctypes.util")
+        util.find_library = lambda _name: None
+        sys.modules["ctypes.util"] = util
+    if "logging" not in sys.modules:
+        logging: Any = types.ModuleType("logging")
+        logging.getLogger = lambda _name: _Silent()
+        sys.modules["logging"] = logging
+
+
+def text_of(error: Exception) -> str:
+    """What libarchive says of an error, on one line."""
+    text = getattr(error, "msg", "")
+    if text is None:
+        return "truncated"  # where bytes are missing, many of its readers say only that they failed
+    text = text or str(error)
+    if isinstance(text, bytes):
+        text = text.decode(errors="replace")
+    return " ".join(str(text).split())
