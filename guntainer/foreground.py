@@ -4,9 +4,8 @@ One process, one thread, no event loop and no fork helper: this process clones t
 and with the same code as the helper. It then sleeps in poll(2) on the container's pidfd, on signals, and on the terminal
 where there is one, and waits for nothing else.
 
-Two signals of a program's daily life do not reach a pid 1 that has no handler for them, because the kernel drops them
-(pid_namespaces(7)): what a terminal sends for Ctrl-C, and SIGPIPE. Where nobody inside has a mind of its own about them, they
-end the container here, with the same exit code.
+What a terminal sends for Ctrl-C, and SIGPIPE, do not reach a command that is pid 1 and has no handler: they end the container
+here, see stopping.Deaf.
 """
 
 from __future__ import annotations
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 
 _STOPPING = (_signal.SIGTERM, _signal.SIGHUP)
 _FORWARDED = (_signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGQUIT, _signal.SIGCONT)
-_YOUNG_S = 1.0  # a command of this age may be about to set its handlers
-_LOOK_AGAIN_S = 0.1
-_UNREAD_S = 0.2
 
 
 class Foreground:
@@ -50,13 +46,11 @@ class Foreground:
         self._pidfd = -1
         self._steps: Iterator[float] | None = None
         self._timers: dict[Callable[[], None], float] = {}
-        self._started = 0.0
         self._tty: Terminal | None = None
-        self._key = 0
+        self._deaf = stopping.Deaf(0, -1, self._later)
         self._asked = 0
         self._timed_out = False
         self._watched = False
-        self._unread = False
         self.layer = ""
 
     def run(self) -> report.Exit:
@@ -105,7 +99,7 @@ class Foreground:
 
         ours, theirs = _socket.socketpair()
         fds.append(theirs.detach())
-        self._tty = tty = terminal.Terminal(ours, self._typed, self._lost, self._later)
+        self._tty = tty = terminal.Terminal(ours, self._typed, self._ask, self._later)
         return planner.Stdio(terminal=0, rows=tty.rows, columns=tty.columns)
 
     def _assemble(self, stdio: planner.Stdio, fds: list[int], isolation: str, *, copied: str) -> assembly.Assembly:
@@ -152,7 +146,8 @@ class Foreground:
             self._pid, self._pidfd = self._launches.launch(made.data, fds, 1)
         except OSError as error:
             raise faults.clone_error(error.errno or 0) from None
-        self._started = _now()
+        self._deaf = stopping.Deaf(self._pid, self._pidfd, self._later)
+        self._timers.clear()  # of an attempt before this one
         if self._job.timeout_s is not None:
             self._later(self._expire, self._job.timeout_s)
 
@@ -236,59 +231,27 @@ class Foreground:
                 self._asked = number
                 self._stop(number)
         elif number in _STOPPING:
-            if not self._asked:
-                self._asked = number
-                self._stop(self._job.stop_signal)
+            self._ask(number)
         else:
             if number == _signal.SIGCONT and self._tty is not None:
                 self._tty.resume()
             stopping.send(self._pidfd, number)
 
-    def _lost(self, number: int) -> None:
-        """The caller's terminal was closed, or nobody reads what comes from it."""
+    def _ask(self, number: int) -> None:
+        """Stop for a signal: one that has come, or SIGHUP or SIGPIPE because the caller's terminal is lost."""
         if not self._asked:
             self._asked = number
             self._stop(self._job.stop_signal)
 
     def _typed(self, number: int) -> None:
         """A key is about to send a signal inside."""
-        if not self._hears(number):
-            self._key = number
-            if _now() - self._started < _YOUNG_S:
-                self._later(self._look_again, _LOOK_AGAIN_S)
-            else:
-                self._look_again()
-
-    def _hears(self, number: int) -> bool:
-        """Whether a key's signal comes to somebody who heeds it: only pid 1 can be deaf."""
-        assert self._tty is not None
-        if self._tty.foreground_group() not in (0, self._pid):
-            return True
-        return stopping.has_executed(self._pid) and stopping.heard_at_terminal(self._pid, number)
-
-    def _look_again(self) -> None:
-        if not stopping.has_executed(self._pid):
-            self._later(self._look_again, _LOOK_AGAIN_S)
-        elif not self._hears(self._key):
-            self._asked = self._key
-            stopping.kill(self._pidfd)
+        if self._tty is not None:
+            self._deaf.typed(number, self._tty.foreground_group)
 
     def _look_for_reader(self, events: int) -> None:
         if _reader_left(1, events):
             self._watched = False
-            self._unread = self._is_deaf_to_pipes()
-            self._later(self._end_unread, _UNREAD_S)
-
-    def _is_deaf_to_pipes(self) -> bool:
-        return stopping.has_executed(self._pid) and not stopping.decides(self._pid, _signal.SIGPIPE)
-
-    def _end_unread(self) -> None:
-        """Nobody reads our stdout: what SIGPIPE would do to a command that is not pid 1."""
-        self._unread = self._is_deaf_to_pipes()
-        if self._unread:
-            stopping.kill(self._pidfd)
-        elif _now() - self._started < _YOUNG_S or not stopping.has_executed(self._pid):
-            self._later(self._end_unread, _UNREAD_S)
+            self._deaf.reader_left()
 
     def _stop(self, number: int) -> None:
         if self._steps is None:
@@ -306,13 +269,14 @@ class Foreground:
             raise result.error or errors.GuntainerError(result.message)
         if self._timed_out:
             return report.timed_out(self._job.timeout_s or 0)
-        if self._unread and not result.ok:
-            return report.signalled(_signal.SIGPIPE)
-        if self._asked and result.signal == stopping.KILL:
+        asked = self._asked or self._deaf.key
+        if asked and result.signal == stopping.KILL:
             # 128+n of what we were asked with, as sh(1)
             return report.Exit(
-                reason=report.CANCELLED, code=errors.SIGNAL_BASE + self._asked, message=report.signal_name(self._asked)
+                reason=report.CANCELLED, code=errors.SIGNAL_BASE + asked, message=report.signal_name(asked)
             )
+        if self._deaf.unread and not result.ok:
+            return report.signalled(_signal.SIGPIPE)
         return result
 
 

@@ -12,11 +12,15 @@ from guntainer.kernel import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 KILL = 9
 INTERRUPT = 2
 LOOK_AGAIN_S = 0.02
+_PIPE = 13
+_YOUNG_S = 1.0  # a command of this age may be about to set its handlers
+_KEY_AGAIN_S = 0.1
+_UNREAD_S = 0.2
 _PROCESSES_LIMIT = 4096  # of one container that are asked; the kill afterwards reaches all
 
 
@@ -70,23 +74,69 @@ def send(pidfd: int, signal: int) -> None:
         pass
 
 
-def _status(pid: int, field: bytes) -> bytes:
+def _field(pid: int, name: bytes) -> bytes:
+    """A field of /proc/PID/status, see proc(5); empty where the process is gone."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
-            text = file.read(4096)
+            text = file.read()
     except OSError:
         return b""
-    start = text.find(b"\n" + field + b":\t")
-    return text[start + len(field) + 3 : text.find(b"\n", start + 1)] if start >= 0 else b""
+    start = text.find(b"\n" + name + b":\t")
+    return text[start + len(name) + 3 : text.find(b"\n", start + 1)] if start >= 0 else b""
+
+
+def _in_set(pid: int, name: bytes, signal: int) -> bool:
+    return bool(int(_field(pid, name) or b"0", 16) >> (signal - 1) & 1)
 
 
 def catches(pid: int, signal: int) -> bool:
     """Whether a process has a handler for a signal: SigCgt of proc(5)."""
-    return bool(int(_status(pid, b"SigCgt") or b"0", 16) >> (signal - 1) & 1)
+    return _in_set(pid, b"SigCgt", signal)
+
+
+def listens(pid: int, signal: int) -> bool:
+    """Whether a process catches a signal, or blocks it, as who takes it with sigwait(3) or a signalfd(2) does."""
+    return catches(pid, signal) or _in_set(pid, b"SigBlk", signal)
+
+
+def decides(pid: int, signal: int) -> bool:
+    """Whether a process has a mind of its own about a signal: it listens, or ignores it on purpose."""
+    return listens(pid, signal) or _in_set(pid, b"SigIgn", signal)
+
+
+def heard_in_group(pid: int, signal: int) -> bool:
+    """Whether a signal that a terminal sends to the init's process group means something to anybody in it.
+
+    Who merely dies of it does not count, nor does who ignores it, unless it is the init: a shell without job control starts
+    whatever it does not wait for so.
+    """
+    if decides(pid, signal):
+        return True
+    return any(listens(other, signal) for other in descendants(pid) if _group(other) == pid)
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
+
+
+def has_executed(pid: int) -> bool:
+    """Whether a container's init is its command by now: until then it has our command line, and our signal settings."""
+    return _command_line(pid) != _command_line(os.getpid())
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 def alive(pid: int) -> bool:
-    return _status(pid, b"State")[:1] not in (b"", b"Z", b"X")
+    return _field(pid, b"State")[:1] not in (b"", b"Z", b"X")
 
 
 def descendants(pid: int) -> list[int]:
@@ -108,3 +158,77 @@ def descendants(pid: int) -> list[int]:
             found += children
             waiting += children
     return found
+
+
+class Deaf:
+    """Ends a container where the kernel keeps a signal from its init that would end any other process.
+
+    That is so for the keys of a terminal, and for SIGPIPE (pid_namespaces(7)). Whoever has a mind of its own about the
+    signal is left alone.
+
+    Args:
+        later: calls a function after so many seconds, once.
+    """
+
+    def __init__(self, pid: int, pidfd: int, later: Callable[[Callable[[], None], float], None]) -> None:
+        self._pid = pid
+        self._pidfd = pidfd
+        self._later = later
+        self._launched = _now()
+        self._foreground: Callable[[], int] = int
+        self._pressed = 0
+        self._was_heard = False
+        self._image = b""
+        self.key = 0
+        """The signal of the key for which it was killed."""
+        self.unread = False
+        """Nobody read its stdout any more, and SIGPIPE could not tell it."""
+
+    def typed(self, signal: int, foreground: Callable[[], int]) -> None:
+        """A key is about to send `signal` to the process group that `foreground` tells, 0 where it is not known."""
+        self._foreground = foreground
+        self._pressed = signal
+        self._image = _command_line(self._pid)
+        self._was_heard = self._heard(signal)
+        if self._was_heard or self._is_young():
+            self._later(self._look_again, _KEY_AGAIN_S)
+        else:
+            self._look_again()
+
+    def _heard(self, signal: int) -> bool:
+        if self._foreground() not in (0, self._pid):
+            return True  # not for pid 1, so nothing is kept from anybody
+        return has_executed(self._pid) and heard_in_group(self._pid, signal)
+
+    def _look_again(self) -> None:
+        """Who has heard the key may have no handler any more, but not because it has become another program."""
+        answered = self._was_heard and _command_line(self._pid) == self._image
+        if not has_executed(self._pid):
+            self._later(self._look_again, _KEY_AGAIN_S)
+        elif not answered and not self._heard(self._pressed):
+            self.key = self._pressed
+            kill(self._pidfd)
+
+    def reader_left(self) -> None:
+        """Nobody reads the container's stdout any more: it has a moment to end by itself."""
+        self.unread = self._misses_pipe()
+        self._later(self._end_unread, _UNREAD_S)
+
+    def _end_unread(self) -> None:
+        self.unread = self._misses_pipe()
+        if self.unread:
+            kill(self._pidfd)
+        elif self._is_young():
+            self._later(self._end_unread, _UNREAD_S)
+
+    def _misses_pipe(self) -> bool:
+        return has_executed(self._pid) and not decides(self._pid, _PIPE)
+
+    def _is_young(self) -> bool:
+        return _now() - self._launched < _YOUNG_S or not has_executed(self._pid)
+
+
+def _now() -> float:
+    import time
+
+    return time.monotonic()

@@ -39,7 +39,7 @@ STOREYS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
 STDLIB_OF_THE_CHILD = {
-    "os", "sys", "mmap", "ctypes", "_socket", "marshal", "_signal", "errno", "fcntl", "resource", "gc", "select", "array", "__future__",
+    "os", "sys", "mmap", "ctypes", "_socket", "marshal", "_signal", "errno", "fcntl", "resource", "gc", "select", "struct", "__future__",
 }  # fmt: skip
 
 

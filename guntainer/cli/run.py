@@ -44,7 +44,7 @@ OPTIONS = (
     Option("-h", "--hostname", default=DEFAULT_HOSTNAME, metavar="NAME", help="host name (default: {default})"),
     Option("--name", metavar="NAME", help="a name for messages"),
     Option("-i", "--interactive", kind=FLAG, help="accepted: stdin is always passed on"),
-    Option("-t", "--tty", kind=FLAG, help="a pseudo-terminal (by default where stdin and stdout are one)"),
+    Option("-t", "--tty", kind=FLAG, help="a pseudo-terminal (by default where stdin, stdout and stderr are one)"),
     Option("--no-tty", kind=FLAG, help="no pseudo-terminal, ever"),
     Option("--rm", kind=FLAG, help="accepted: nothing is kept anyway"),
     Option("--keep", kind=FLAG, help="keep what the run wrote, and print where"),
@@ -110,6 +110,8 @@ def job_of(args: Options, location: str, command: list[str]) -> Job:
     if args.network not in NETWORKS:
         known = " or ".join(NETWORKS)
         raise errors.UsageError(f"--network {args.network}: expected {known}", hint="private networks come later")
+    if args.tty and args.no_tty:
+        raise errors.UsageError("-t and --no-tty can not be used together")
     if not location:
         raise errors.UsageError("ROOTFS is empty", hint="is a variable not set?")
     mounts = [_option("-v", values.parse_volume, text, _here()) for text in args.volume]
@@ -323,8 +325,6 @@ class _Run:
         self.note(text, "warning")
 
     def _wants_terminal(self) -> bool:
-        if self._args.tty and self._args.no_tty:
-            raise errors.UsageError("-t and --no-tty can not be used together")
         both = os.isatty(0) and os.isatty(1)
         if self._args.tty and not both:
             self.note("-t: stdin and stdout are not a terminal; going on with a pseudo-terminal of its own", "warning")
