@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_BLOCK = 256 << 10  # of the compressed file; larger ones are mapped anew for each block
+_BLOCK = 64 << 10  # larger ones are mapped, and their pages cleared, anew for each block
 PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
 _GZIP = b"\x1f\x8b\x08"  # RFC 1952 2.3.1: two magic bytes, and the only method there is

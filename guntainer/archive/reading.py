@@ -13,7 +13,7 @@ import os
 from guntainer import errors
 from guntainer.archive.feeder import Feeder, Limits
 from guntainer.archive.library import load_libarchive, text_of
-from guntainer.archive.tree import Tree, show
+from guntainer.archive.tree import Tree, parts_of, show
 from guntainer.value import Value
 
 TYPE_CHECKING = False
@@ -59,6 +59,7 @@ class Reader:
         self._progress = progress
         self._ffi = load_libarchive()
         self._entries = self._size = self._devices = self._sockets = 0
+        self._left_out: set[tuple[bytes, ...]] = set()
         # what libarchive puts a block of a file into
         self._block = (ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_longlong())
 
@@ -207,8 +208,10 @@ class Reader:
             self._tree.fifo(name, mode, mtime_ns)
         elif kind == _IFSOCK:
             self._sockets += 1
+            self._left_out.add(parts_of(name))
         else:
             self._devices += 1
+            self._left_out.add(parts_of(name))
 
     def _mtime(self, entry: Any) -> int | None:
         ffi = self._ffi
@@ -218,6 +221,10 @@ class Reader:
 
     def _link(self, archive: Any, entry: Any, name: bytes, link: bytes, mode: int, mtime_ns: int | None) -> None:
         ffi = self._ffi
+        if self._left_out and parts_of(link) in self._left_out:
+            self._devices += 1
+            self._left_out.add(parts_of(name))
+            return
         there = self._tree.link(name, link)
         # the last name of a group brings the bytes in cpio's newc
         if ffi.entry_size_is_set(entry) and ffi.entry_size(entry) > 0:

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import _signal
 import _socket
-import array
 import errno
 import gc
 import marshal
 import os
+import struct
 
 from guntainer.init import child
 from guntainer.kernel import abi, syscalls
@@ -28,10 +28,10 @@ FDS_LIMIT = 16
 def receive(sock: _socket.socket) -> tuple[bytes, list[int]]:
     """One message and its descriptors; (b"", []) at the end."""
     data, ancillary, _, _ = sock.recvmsg(MESSAGE_LIMIT, _socket.CMSG_SPACE(4 * FDS_LIMIT), _socket.MSG_CMSG_CLOEXEC)
-    fds = array.array("i")
+    fds: list[int] = []
     for _level, _kind, payload in ancillary:
-        fds.frombytes(payload[: len(payload) - len(payload) % 4])
-    return data, fds.tolist()
+        fds += struct.unpack_from(f"{len(payload) // 4}i", payload)
+    return data, fds
 
 
 def serve(sock: _socket.socket, launches: child.Launches) -> None:
@@ -53,7 +53,7 @@ def serve(sock: _socket.socket, launches: child.Launches) -> None:
             # a plan that can not be compiled must not end this process: clones under way still use its memory
             sock.send(marshal.dumps((launch_id, 0, errno.EINVAL)))
         else:
-            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [pidfd]))
+            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", pidfd))
             sock.sendmsg([marshal.dumps((launch_id, pid, 0))], [rights])
             os.close(pidfd)
         for fd in fds:

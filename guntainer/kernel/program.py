@@ -16,9 +16,9 @@ alone. Elsewhere the clone gets its own memory and a loop in Python makes the sa
 
 from __future__ import annotations
 
-import array
 import ctypes
 import os
+import struct
 
 from guntainer.kernel import abi, syscalls
 
@@ -250,7 +250,7 @@ class Program:
             words[place] += base
         for at, place in self._data_pointers:
             self._data[at : at + WORD] = (base + place).to_bytes(WORD, "little")
-        content = array.array("q", words).tobytes() + bytes(self._data)
+        content = struct.pack(f"{len(words)}q", *words) + bytes(self._data)
         ctypes.memmove(self.address, content, len(content))
 
     # -- running

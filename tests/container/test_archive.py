@@ -201,9 +201,10 @@ def test_a_deep_name(home: Path, unpack: Callable[[Path], Path], monkeypatch: py
 
 
 def test_devices_are_skipped_and_counted(home: Path) -> None:
-    path = tar(home / "a.tar", ("null", "char", {}), ("sda", "block", {}), ("f", "file", {}))
+    link = ("also", "link", {"to": "null"})  # to what was left out, so it is left out as well
+    path = tar(home / "a.tar", ("null", "char", {}), ("sda", "block", {}), link, ("f", "file", {}))
     facts = fill._work(worker.Task(str(path), "a", str(make(home / "o")), hash_it=False, limits=None), None)
-    assert (facts["devices"], facts["entries"]) == (2, 3)
+    assert (facts["devices"], facts["entries"]) == (3, 4)
     assert os.listdir(home / "o" / "tree") == ["f"]
 
 

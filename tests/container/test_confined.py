@@ -14,15 +14,19 @@ from conftest import Run, Traces
 pytestmark = pytest.mark.usefixtures("user_namespaces")
 
 MASKED = "mount -t tmpfs -o ro none /proc/scsi 2>/dev/null || mount --bind -o ro /dev/null /proc/timer_list"
-NO_OVERLAY = "mkdir -p $TMPDIR/l $TMPDIR/u $TMPDIR/w && mount -t tmpfs none {0} && mkdir {0}/l {0}/u {0}/w {0}/m && mount -t overlay -o lowerdir={0}/l,upperdir={0}/u,workdir={0}/w,userxattr none {0}/m && export TMPDIR={0}/m"
+NO_OVERLAY = """
+mount -t tmpfs none {0}
+mkdir {0}/l {0}/u {0}/w {0}/m
+mount -t overlay -o lowerdir={0}/l,upperdir={0}/u,workdir={0}/w,userxattr none {0}/m
+export TMPDIR={0}/m
+"""  # overlayfs does not take another overlay for its upper folder
 
 
 def confined(script: str, *words: object) -> subprocess.CompletedProcess[str]:
     """The program inside user, mount and pid namespaces that `script` has worked over."""
     program = shlex.join([sys.executable, "-m", "guntainer", *map(str, words)])
     line = ["unshare", "-Urmpf", "--mount-proc", "--propagation", "private", "sh", "-ec", f"{script}\n{program}"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
-    return done
+    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.fixture

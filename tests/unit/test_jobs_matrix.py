@@ -223,10 +223,8 @@ def test_exclude_is_the_product_without_what_matches(
 
 def test_a_long_value_makes_a_short_name() -> None:
     """A name is repeated for every job, the value is not."""
-    text = '[jobs.a]\nrootfs = "x"\ncommand = ["true"]\n[jobs.a.matrix]\nk = ["%s", "%sb"]\n' % (
-        "a" * 50_000,
-        "a" * 50_000,
-    )
+    long = "a" * 50_000
+    text = f'[jobs.a]\nrootfs = "x"\ncommand = ["true"]\n[jobs.a.matrix]\nk = ["{long}", "{long}b"]\n'
     jobs = load(text.encode(), path="jobs.toml", base="/").jobs
     assert all(len(job.id) < 150 for job in jobs) and jobs[0].id != jobs[1].id
     assert [len(job.matrix[0][1]) for job in jobs] == [50_000, 50_001]
