@@ -108,7 +108,9 @@ def test_cut_anywhere_is_never_kept(
     for length in sorted({*range(0, end, max(1, end // 25)), end - 1, end - 6, end // 512 * 512}):
         said = refused(whole[:length])
         if length > 16 and length < end - 16:
-            assert "truncated" in said or "not an archive" in said, (length, said)
+            # a 7z's table is at its end, and what stands there instead may look like a damaged one
+            words = ("truncated", "not an archive", *(["damaged"] if kind == "7zip" else []))
+            assert any(word in said for word in words), (length, said)
 
 
 @pytest.mark.parametrize(
