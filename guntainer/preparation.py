@@ -7,7 +7,6 @@ import os
 import anyio
 
 from guntainer import errors, opening
-from guntainer.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,11 +32,6 @@ class _Entry:
         self.error: errors.GuntainerError | None = None
 
 
-class _Key(Value):
-    source: Source
-    cache: bool
-
-
 class Preparation:
     """Opens sources and holds their leases until `release`."""
 
@@ -54,7 +48,7 @@ class Preparation:
         self._head_start = head_start
         self._run = run
         self._progress = progress
-        self._entries: dict[_Key, _Entry] = {}
+        self._entries: dict[tuple[str, str | None, bool], _Entry] = {}
         self._leases: list[Lease] = []
         self._unpackers = anyio.CapacityLimiter(max(1, len(os.sched_getaffinity(0))))
 
@@ -64,7 +58,7 @@ class Preparation:
         Raises:
             GuntainerError: it can not be had; the same error for every job that names it.
         """
-        key = _Key(source=job.rootfs.replace(name=""), cache=job.cache)
+        key = (job.rootfs.location, job.rootfs.sha256, job.cache)
         entry = self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = _Entry()

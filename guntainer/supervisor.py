@@ -272,14 +272,24 @@ class Supervisor:
     def _logs(self, job: Job) -> tuple[str, str]:
         """Paths of a job's stdout and stderr. Where nobody keeps them it is one file, in the order of the writes."""
         if self._results is not None:
-            folder = f"{self._results}/{folder_name(job.id)}"
-            os.makedirs(folder, exist_ok=True)
+            folder = self._folder_of(job.id)
             return f"{folder}/stdout", f"{folder}/stderr"
         if not self._free_logs:
             self._made_logs += 1
             self._free_logs.append(f"{self._run_folder().path}/log-{self._made_logs}")
         path = self._free_logs.pop()
         return path, path
+
+    def _folder_of(self, job_id: str) -> str:
+        """The job's folder of results, made where it is not there."""
+        folder = f"{self._results}/{folder_name(job_id)}"
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            os.makedirs(folder, exist_ok=True)
+        return folder
 
     def _stdio(self, job: Job, timing: Timing) -> Stdio:
         watcher = self._watcher
@@ -327,15 +337,16 @@ class Supervisor:
 
         from guntainer.report_text import json_object
 
-        folder = f"{self._results}/{folder_name(result.id)}"
+        new = ""
         try:
-            os.makedirs(folder, exist_ok=True)
-            with open(f"{folder}/result.json.new", "w", encoding="utf-8") as file:
+            path = f"{self._folder_of(result.id)}/result.json"
+            new = f"{path}.new"
+            with open(new, "w", encoding="utf-8") as file:
                 file.write(json.dumps(json_object(result)) + "\n")
-            os.replace(f"{folder}/result.json.new", f"{folder}/result.json")
+            os.replace(new, path)
         except OSError as error:
             try:
-                os.unlink(f"{folder}/result.json.new")
+                os.unlink(new)
             except OSError:
                 pass
             self._note(f"results can not be written: {errors.describe_oserror(error)}")

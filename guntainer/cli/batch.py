@@ -238,7 +238,8 @@ class _Batch:
         from guntainer.store.headstart import HeadStart
 
         head_start = HeadStart()
-        head_start.begin(store, missing, most=len(os.sched_getaffinity(0)))
+        # more than there are cores: they start while this process imports, and end one by one
+        head_start.begin(store, missing, most=2 * len(os.sched_getaffinity(0)))
         return head_start
 
     def _run(self, head_start: HeadStart | None) -> int:
