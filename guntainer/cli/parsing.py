@@ -54,11 +54,21 @@ class Parser(argparse.ArgumentParser):
         import difflib
 
         name = word.partition("=")[0]
+        if name in _LATER:
+            return f"{name} is not supported by this version yet"
         near = difflib.get_close_matches(
             name, [one for one in self._option_string_actions if len(one) > 2], n=1, cutoff=0.7
         )
         kind = "option" if word.startswith("-") else "argument"
         return f"unknown {kind} {name!r}" + (f", did you mean {near[0]}?" if near else "")
+
+
+_LATER = (
+    *("-m", "--memory", "--cpus", "--cpuset-cpus", "--pids-limit", "--ulimit"),
+    *("--cap-add", "--cap-drop", "--security-opt", "--privileged", "--userns"),
+    *("-p", "--publish", "--dns", "--add-host"),
+)
+"""Options of docker and podman that users try here: better told than guessed at."""
 
 
 def build(table: tuple[Option, ...], **settings: Any) -> Parser:

@@ -52,6 +52,8 @@ def test_plain_command_lines_are_read_quickly() -> None:
         (["--log-level", "loud", "x"], "loud"),
         (["--quiet=yes", "x"], "quiet"),
         (["-e"], "-e"),
+        (["--memory", "512m", "x"], "--memory is not supported by this version yet"),
+        (["--cpus=2", "x"], "--cpus is not supported by this version yet"),
         ([], "ROOTFS is missing"),
     ],
 )
