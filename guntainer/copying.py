@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 
 from guntainer import errors
@@ -36,7 +37,7 @@ class Copying:
         self._said = os.memfd_create("cp")
         self.pidfd = -1
         try:
-            line = ["cp", "-a", "--reflink=auto", "--", f"{tree}/.", f"{self.layer}/upper"]
+            line = [*_dying_with_us(), "cp", "-a", "--reflink=auto", "--", f"{tree}/.", f"{self.layer}/upper"]
             self._process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said)
             self.pidfd = os.pidfd_open(self._process.pid)
         except OSError as error:
@@ -72,6 +73,12 @@ class Copying:
             if fd >= 0:
                 os.close(fd)
         self.pidfd = self._said = -1
+
+
+def _dying_with_us() -> list[str]:
+    """setpriv(1) of util-linux gives a command the parent-death signal, prctl(2): no copy goes on without its owner."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
 
 def _put_over(skeleton: str, root: str) -> None:

@@ -51,6 +51,7 @@ class Foreground:
         self._asked = 0
         self._timed_out = False
         self._watched = False
+        self._poll = select.poll()
         self.layer = ""
 
     def run(self) -> report.Exit:
@@ -164,7 +165,7 @@ class Foreground:
 
     def _wait(self, signals: _Signals) -> int:
         """Sleep until the container's init has ended; returns its wait status."""
-        poll = select.poll()
+        poll = self._poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         poll.register(signals.fd, select.POLLIN)
         # Where the command is not pid 1, SIGPIPE reaches it.
@@ -182,9 +183,14 @@ class Foreground:
                     self._take(signals)
                 elif self._tty is not None:
                     self._tty.ready(fd, poll)
-                else:
+                elif fd == 1:
                     poll.unregister(fd)  # it would be told for ever
-                    self._look_for_reader(events)
+                    if _reader_left(fd, events):
+                        self._read_ourselves()
+                else:
+                    poll.unregister(fd)
+                    self._deaf.written()
+                    self._later(self._read_ourselves, stopping.READER_AGAIN_S)
             self._clock()
 
     def _reap(self) -> int:
@@ -192,10 +198,13 @@ class Foreground:
         if self._tty is not None:
             self._tty.drain()
         elif self._watched:
+            self._watched = False
             poll = select.poll()
             poll.register(1, 0)
-            for _, events in poll.poll(0):
-                self._look_for_reader(events)
+            if any(_reader_left(fd, events) for fd, events in poll.poll(0)):
+                self._deaf.reader_left()
+        self._deaf.ended()
+        self._deaf.close()
         return os.waitpid(self._pid, 0)[1]
 
     def _later(self, due: Callable[[], None], seconds: float) -> None:
@@ -248,10 +257,13 @@ class Foreground:
         if self._tty is not None:
             self._deaf.typed(number, self._tty.foreground_group)
 
-    def _look_for_reader(self, events: int) -> None:
-        if _reader_left(1, events):
-            self._watched = False
-            self._deaf.reader_left()
+    def _read_ourselves(self) -> None:
+        """The reader of our stdout has left: what the command still writes there decides whether it goes on."""
+        fd = self._deaf.reader_left()
+        if fd >= 0:
+            self._poll.register(fd, select.POLLIN)
+        else:
+            self._later(self._read_ourselves, stopping.READER_AGAIN_S)
 
     def _stop(self, number: int) -> None:
         if self._steps is None:
@@ -315,8 +327,8 @@ class _Signals:
         self._old_fd = _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._old = {}
         for number in (_signal.SIGINT, *_STOPPING, *_FORWARDED, _signal.SIGWINCH):
-            if _signal.getsignal(number) is _signal.SIG_IGN and number == _signal.SIGHUP:
-                continue  # nohup(1)
+            if _signal.getsignal(number) is _signal.SIG_IGN and number in interrupts.SIGNALS:
+                continue  # nohup(1), and what a shell starts in the background
             self._old[number] = _signal.signal(number, lambda *_: None)
         self._seen = b""
         return self

@@ -41,10 +41,11 @@ class Tamer:
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
-        data = self._held + data
-        undecided = _UNDECIDED.search(data, max(0, len(data) - _UNDECIDED_BYTES))
-        self._held = undecided.group() if undecided else b""
-        return _tame(data[: undecided.start()] if undecided else data)
+        data, held = _undecided(self._held + data)
+        # once more: what is taken out may leave such an end behind
+        data, more = _undecided(_tame(data))
+        self._held = more + held
+        return data
 
     def end(self) -> bytes:
         """What was held back, at the end of the stream."""
@@ -52,8 +53,14 @@ class Tamer:
         return _tame(held).removesuffix(b"\xc2")
 
 
+def _undecided(data: bytes) -> tuple[bytes, bytes]:
+    """`data` without an end that only the next bytes decide about, and that end."""
+    found = _UNDECIDED.search(data, max(0, len(data) - _UNDECIDED_BYTES))
+    return (data[: found.start()], found.group()) if found else (data, b"")
+
+
 def _tame(data: bytes) -> bytes:
-    if _CONTROLS.search(data):
+    while _CONTROLS.search(data):  # again and again: what stood around one may make another
         data = _CONTROLS.sub(b"", data)
     # the older notation of workflow commands, which viewers know as well
     return data.replace(b"##[", b"## [")
@@ -134,9 +141,11 @@ class Output:
         token = b"::" + os.urandom(16).hex().encode() if self.github else b""
         last = b""
         for data in text:
+            if not data:
+                continue  # of a text without any there is nothing to be said, nor anything to be switched on again
             if token and not last:
                 yield b"::stop-commands" + token + b"\n"
-            last = data or last
+            last = data
             yield tamer.feed(data) if tamer is not None else data
         if not last:
             return

@@ -20,7 +20,9 @@ LOOK_AGAIN_S = 0.02
 _PIPE = 13
 _YOUNG_S = 1.0  # a command of this age may be about to set its handlers
 _KEY_AGAIN_S = 0.1
-_UNREAD_S = 0.2
+_COUNT_S = 0.2
+READER_AGAIN_S = 0.2
+_AT_ONCE_S = 0.05
 _PROCESSES_LIMIT = 4096  # of one container that are asked; the kill afterwards reaches all
 
 
@@ -182,7 +184,10 @@ class Deaf:
         self.key = 0
         """The signal of the key for which it was killed."""
         self.unread = False
-        """Nobody read its stdout any more, and SIGPIPE could not tell it."""
+        """It has written to a pipe that nobody reads any more, and the kernel kept SIGPIPE from it."""
+        self._left_at: float | None = None
+        self._reader = -1
+        self._writes = 0
 
     def typed(self, signal: int, foreground: Callable[[], int]) -> None:
         """A key is about to send `signal` to the process group that `foreground` tells, 0 where it is not known."""
@@ -209,23 +214,55 @@ class Deaf:
             self.key = self._pressed
             kill(self._pidfd)
 
-    def reader_left(self) -> None:
-        """Nobody reads the container's stdout any more: it has a moment to end by itself."""
-        self.unread = self._misses_pipe()
-        self._later(self._end_unread, _UNREAD_S)
+    def reader_left(self) -> int:
+        """Nobody reads the container's stdout any more: read it ourselves, to see whether somebody still writes.
 
-    def _end_unread(self) -> None:
-        self.unread = self._misses_pipe()
-        if self.unread:
+        Returns:
+            a descriptor that is readable then, for `written`; -1 where it is not to be looked at.
+        """
+        self._left_at = self._left_at or _now()
+        if not has_executed(self._pid) or decides(self._pid, _PIPE):
+            return -1
+        try:
+            self._reader = os.open("/proc/self/fd/1", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return -1  # a socket
+        self._count_again()
+        return self._reader
+
+    def _count_again(self) -> None:
+        if self._reader >= 0:
+            self._writes = _writes(self._pid)
+            self._later(self._count_again, _COUNT_S)
+
+    def written(self) -> None:
+        """Something was written: by the init, which SIGPIPE would have ended, or by another one, which it will end."""
+        if _writes(self._pid) > self._writes and not decides(self._pid, _PIPE):
+            self.unread = True
             kill(self._pidfd)
-        elif self._is_young():
-            self._later(self._end_unread, _UNREAD_S)
+        self.close()
 
-    def _misses_pipe(self) -> bool:
-        return has_executed(self._pid) and not decides(self._pid, _PIPE)
+    def ended(self) -> None:
+        """The init has ended: who ends in the very moment in which the reader leaves was told so by its write."""
+        if self._left_at is not None and not self.unread:
+            self.unread = not decides(self._pid, _PIPE) and _now() - self._left_at < _AT_ONCE_S
+
+    def close(self) -> None:
+        if self._reader >= 0:
+            os.close(self._reader)
+            self._reader = -1
 
     def _is_young(self) -> bool:
         return _now() - self._launched < _YOUNG_S or not has_executed(self._pid)
+
+
+def _writes(pid: int) -> int:
+    """How often a process has called write(2): syscw of proc(5)."""
+    try:
+        with open(f"/proc/{pid}/io", "rb") as file:
+            return int(file.read().partition(b"syscw: ")[2].split(b"\n")[0] or 0)
+    except (OSError, ValueError):
+        return 0
 
 
 def _now() -> float:

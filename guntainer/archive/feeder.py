@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import time
 
 from guntainer import errors
 from guntainer.archive.feeding import COMPRESSED, HEAD, PIPE_BYTES, Feeding
@@ -64,7 +65,7 @@ class Feeder:
         source, sink = os.pipe2(os.O_CLOEXEC) if self._packed else (-1, -1)
         answers, answer = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
-        self._pid = os.fork()
+        self._pid = _fork_patiently()
         if self._pid == 0:
             try:
                 close_all_but(self._fd, sink, answer)
@@ -144,6 +145,16 @@ class Feeder:
             for fd in (self._pipe, self._spool):
                 if fd >= 0:
                     os.close(fd)
+
+
+def _fork_patiently() -> int:
+    """fork(2); where no more processes are allowed just now, again and again for a while: others may end."""
+    for _ in range(100):
+        try:
+            return os.fork()
+        except BlockingIOError:
+            time.sleep(0.05)
+    return os.fork()
 
 
 def close_all_but(*kept: int) -> None:

@@ -49,6 +49,11 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def no_process(name: str) -> tuple[str, str]:
+    """EAGAIN of fork(2), in words: a message and what to do."""
+    return f"{name}: no more processes are allowed, so it is not unpacked (EAGAIN)", "raise `ulimit -u` or pids.max"
+
+
 def fork(task: Task) -> tuple[int, int]:
     """Start a worker by fork(2), from a process with one thread; returns (pid, the pipe to read)."""
     read, write = os.pipe2(os.O_CLOEXEC)
@@ -127,7 +132,9 @@ def run(task: Task, write: int, parent: int) -> None:
     except errors.GuntainerError as error:
         _send(write, ("failed", type(error).__name__, error.message, error.hint))
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno == errno.EAGAIN:
+            _send(write, ("failed", "Exhausted", *no_process(task.name)))
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
             from guntainer.archive.reading import no_space
 
             full = no_space(error, task.folder)

@@ -32,9 +32,21 @@ def entry() -> NoReturn:
 
     from guntainer import interrupts
 
+    _fill_standard_descriptors()
     gc.set_threshold(50_000, 20, 20)
     interrupts.install()
     os._exit(main())
+
+
+def _fill_standard_descriptors() -> None:
+    """What we are started without would be the number of the next file that is opened: output would end up in that."""
+    import os
+
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open("/dev/null", os.O_RDONLY)  # the lowest free number is this one; writing to it fails
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -50,7 +50,7 @@ OPTIONS = (
         help="live lines (on a terminal), blocks per job, or neither",
     ),
     Option("--results", metavar="DIR", help="keep each job's stdout, stderr and result.json there"),
-    Option("--json", metavar="FILE", help="write one JSON object per job"),
+    Option("--json", metavar="FILE", help="write one JSON object per job; -: to stdout"),
     Option("--store", metavar="DIR", help="where unpacked archives are kept"),
     Option("--require-isolation", choices=("full",), metavar="full", help="refuse to run with less"),
     Option(
@@ -102,10 +102,11 @@ def _options(words: list[str]) -> Options | None:
 
 
 def main(words: list[str]) -> int:
-    _fill_standard_descriptors()
     args = _options(words)
     if args is None:
         return 0
+    if args.json == "-":
+        args.__dict__["json"] = "/dev/stdout"
     zygote: Zygote | None = None
     looking = args.check or args.list or args.dry_run
     if not looking:
@@ -122,15 +123,6 @@ def main(words: list[str]) -> int:
     finally:
         if zygote is not None:
             zygote.close()
-
-
-def _fill_standard_descriptors() -> None:
-    """What we are started without would be the number of the next file that is opened: output would end up in that."""
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open("/dev/null", os.O_RDONLY)  # the lowest free number is this one; writing to it fails
 
 
 def _batch(args: Options, zygote: Zygote | None, *, looking: bool) -> int:
@@ -209,6 +201,7 @@ class _Batch:
         self._file = file
         self._parallel = parallel
         self._zygote = zygote
+        self._head_start: HeadStart | None = None
         self._results = results.absolute(args.results, f"--results {args.results}") if args.results else None
         self._lock = -1
         self._log = telling.Log(args)
@@ -219,14 +212,14 @@ class _Batch:
         """Why standard output could not be written to the end."""
 
     def run(self) -> int:
-        head_start = self._begin_unpacking()
         try:
-            return self._run(head_start)
+            self._begin_unpacking()
+            return self._run()
         finally:
-            if head_start is not None:
-                head_start.close()
+            if self._head_start is not None:
+                self._head_start.close()
 
-    def _begin_unpacking(self) -> HeadStart | None:
+    def _begin_unpacking(self) -> None:
         """Unpackers for what is not in the store, before the event loop is imported: both take their time."""
         from guntainer.store.lookup import open_store
 
@@ -234,15 +227,14 @@ class _Batch:
         sources = {(job.rootfs.location, job.rootfs.sha256) for job in self._jobs if job.cache}
         missing = [source for source in sorted(sources, key=str) if not store.has(source[0])]
         if not missing:
-            return None
+            return
         from guntainer.store.headstart import HeadStart
 
-        head_start = HeadStart()
+        self._head_start = HeadStart()  # before the first one begins: a signal may come at once
         # more than there are cores: they start while this process imports, and end one by one
-        head_start.begin(store, missing, most=2 * len(os.sched_getaffinity(0)))
-        return head_start
+        self._head_start.begin(store, missing, most=2 * len(os.sched_getaffinity(0)))
 
-    def _run(self, head_start: HeadStart | None) -> int:
+    def _run(self) -> int:
         import anyio
 
         for warning in self._file.warnings:
@@ -252,7 +244,7 @@ class _Batch:
         if self._args.json:
             # before any job starts: a report that can not be written is not found out after an hour
             results.try_to_write(self._args.json)
-        report = anyio.run(self._supervise, head_start)
+        report = anyio.run(self._supervise)
         if self._lock >= 0:
             os.close(self._lock)
         if self._unwritten:
@@ -288,7 +280,7 @@ class _Batch:
         self._log.screen = err
         return out, err
 
-    async def _supervise(self, head_start: HeadStart | None) -> Report:
+    async def _supervise(self) -> Report:
         from guntainer.cli import telling
         from guntainer.report_text import table
         from guntainer.supervisor import Supervisor
@@ -304,7 +296,7 @@ class _Batch:
             fail_fast=self._args.fail_fast or self._file.fail_fast,
             require_full=self._args.require_isolation == "full",
             zygote=self._zygote,
-            head_start=head_start,
+            head_start=self._head_start,
         )
         out.lost = lambda error: self._lost(supervisor, error)
         self._receive_signals(supervisor)

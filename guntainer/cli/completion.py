@@ -5,6 +5,10 @@ from __future__ import annotations
 from guntainer.cli import COMMANDS, show
 from guntainer.cli.parsing import Parser
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
 SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -17,8 +21,33 @@ def whole_parser() -> Parser:
     verbs = whole.add_subparsers(parser_class=Parser)
     for name, what in COMMANDS.items():
         one = import_module(f"guntainer.cli.{name}").parser()
+        if name == "run":
+            # no positionals for argparse, since all that follows ROOTFS is the command's
+            one.add_argument("rootfs", metavar="ROOTFS")
+            one.add_argument("command", metavar="FILE", nargs="*")
+        _complete_files(one)
         verbs.add_parser(name, help=what, parents=[one], add_help=False, conflict_handler="resolve")
     return whole
+
+
+_FOLDERS = ("DIR",)
+_FILES = ("FILE", "ROOTFS", "ARCHIVE", "PATH", "PROGRAM", "SRC:DST[:ro]")
+
+
+def _complete_files(parser: argparse.ArgumentParser) -> None:
+    """Tell shtab, by the names of the values, which of them are files."""
+    import argparse
+
+    import shtab
+
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                _complete_files(below)
+        elif action.metavar in _FILES:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+        elif action.metavar in _FOLDERS:
+            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
 
 
 def parser() -> Parser:

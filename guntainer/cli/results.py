@@ -81,6 +81,10 @@ def try_to_write(path: str) -> None:
     try:
         if os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if _is_no_file(path):
+            if not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
         os.close(os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
         os.unlink(f"{path}.new")
     except FileNotFoundError:
@@ -88,6 +92,11 @@ def try_to_write(path: str) -> None:
         raise errors.UsageError(f"--json {path}: {folder}: No such file or directory", hint="make it first") from None
     except OSError as error:
         raise errors.UsageError(f"--json {path}: {error.strerror}", hint="name a file that can be written") from None
+
+
+def _is_no_file(path: str) -> bool:
+    """A pipe, a terminal, /dev/null: written to as it is, since nothing else can take its name."""
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 async def write_report(path: str, report: Report) -> None:
@@ -101,6 +110,10 @@ async def write_report(path: str, report: Report) -> None:
     from guntainer.report_text import json_lines
 
     try:
+        if _is_no_file(path):
+            async with aiofiles.open(path, "w", encoding="utf-8") as file:
+                await file.write(json_lines(report))
+            return
         try:
             async with aiofiles.open(f"{path}.new", "w", encoding="utf-8") as file:
                 await file.write(json_lines(report))

@@ -7,6 +7,7 @@ import os
 
 import anyio
 
+from guntainer import errors
 from guntainer.archive import worker
 from guntainer.offloading import in_thread
 from guntainer.store import fill
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from guntainer.store.lookup import Lease, Store
 
 _LOOK_AGAIN_S = 0.05
+_PATIENCE_S = 30.0
 _KILL = 9
 
 
@@ -45,7 +47,7 @@ async def lease(
         task = filling.begin()
         if not isinstance(task, worker.Task):
             return task
-        return filling.finish(await _work(task, *worker.spawn(task), progress))
+        return filling.finish(await _work(task, *await _spawn(task), progress))
     finally:
         with anyio.CancelScope(shield=True):
             await in_thread(filling.close)
@@ -61,16 +63,32 @@ async def unpack_temporary(
 ) -> str:
     """As `fill.unpack_temporary`."""
     task = fill.temporary_task(archive, into, sha256, limits)
-    return fill.temporary_tree(task, await _work(task, *worker.spawn(task), progress), sha256)
+    return fill.temporary_tree(task, await _work(task, *await _spawn(task), progress), sha256)
+
+
+async def _spawn(task: worker.Task) -> tuple[int, int]:
+    """Start a worker; where no more processes are allowed just now, wait for others to end.
+
+    Raises:
+        Exhausted: none has for _PATIENCE_S.
+    """
+    for _ in range(int(_PATIENCE_S / _LOOK_AGAIN_S)):
+        try:
+            return worker.spawn(task)
+        except BlockingIOError:
+            await anyio.sleep(_LOOK_AGAIN_S)
+    message, hint = worker.no_process(task.name)
+    raise errors.Exhausted(message, hint=hint)
 
 
 async def _work(task: worker.Task, pid: int, read: int, progress: fill.Progress | None) -> dict[str, Any]:
     """Wait for a worker; whatever interrupts this, it is dead and waited for afterwards."""
-    os.set_blocking(read, False)
-    pidfd = os.pidfd_open(pid)
     last: tuple[Any, ...] | None = None
     ended = False
+    pidfd = -1
     try:
+        os.set_blocking(read, False)
+        pidfd = os.pidfd_open(pid)
         pipe = worker.Pipe()
         while True:
             try:
@@ -97,10 +115,12 @@ async def _work(task: worker.Task, pid: int, read: int, progress: fill.Progress 
     finally:
         if not ended:
             os.kill(pid, _KILL)
-            with anyio.CancelScope(shield=True):
-                await _readable(pidfd)
+            if pidfd >= 0:
+                with anyio.CancelScope(shield=True):
+                    await _readable(pidfd)
             os.waitpid(pid, 0)
-        os.close(pidfd)
+        if pidfd >= 0:
+            os.close(pidfd)
         os.close(read)
 
 

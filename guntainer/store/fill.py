@@ -157,7 +157,11 @@ def _work(task: worker.Task, progress: Progress | None, meanwhile: Meanwhile | N
     status = None
     try:
         with interrupts.held():
-            pid, read = worker.fork(task)
+            try:
+                pid, read = worker.fork(task)
+            except BlockingIOError:
+                why, hint = worker.no_process(task.name)
+                raise errors.Exhausted(why, hint=hint) from None
         if meanwhile is not None:
             meanwhile()
         pipe = worker.Pipe()

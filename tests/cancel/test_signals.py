@@ -159,3 +159,33 @@ def test_batch(
         outcomes = [json.loads(line)["outcome"] for line in (home / "report").read_text().splitlines()]
         assert outcomes == ["cancelled"] * 3
     check(home, name, small_archive, other, guntainer, traces)
+
+
+def test_a_signal_between_two_unpacks(home: Path, small_archive: Path, other: Path, traces: Traces) -> None:
+    """It comes while the first of several unpacks is being begun, and is delivered when that has its owner."""
+    third = home / "third.tar.gz"
+    third.write_bytes(other.read_bytes() + b"\0")
+    code = (
+        "import os, signal, sys\nfrom guntainer.store import headstart\nbegin = headstart._begin\n"
+        "def begun(*a):\n    found = begin(*a)\n    os.kill(os.getpid(), signal.SIGTERM)\n    return found\n"
+        "headstart._begin = begun\nfrom guntainer.cli import entry\nentry()\n"
+    )
+    jobs = {str(n): {"rootfs": str(path), "run": "true"} for n, path in enumerate((small_archive, other, third))}
+    (home / "jobs.json").write_text(json.dumps({"jobs": jobs}))
+    line = [sys.executable, "-c", code, "batch", str(home / "jobs.json")]
+    assert subprocess.run(line, check=False, timeout=30).returncode == 143
+    settle(traces)
+    assert everything(home) == []
+    traces.check()
+
+
+def test_what_is_ignored_stays_ignored(home: Path, small_archive: Path, guntainer: Run, traces: Traces) -> None:
+    """A shell without job control starts what is in the background so."""
+    assert guntainer("run", small_archive, "true").returncode == 0
+    (home / "jobs.json").write_text(json.dumps({"jobs": {"a": {"rootfs": str(small_archive), "run": "sleep 2"}}}))
+    for words in (["run", small_archive, "sleep", "2"], ["batch", home / "jobs.json"]):
+        line = " ".join([sys.executable, "-m", "guntainer", *map(str, words)])
+        script = f"{line} & sleep 1; kill -INT $!; wait $!"
+        done = subprocess.run(["sh", "-c", script], capture_output=True, timeout=30, check=False)
+        assert done.returncode == 0, done.stderr
+    traces.check()

@@ -313,3 +313,27 @@ def test_signals_at_the_end_leave_no_half_report(home: Path, small_archive: Path
         (home / "work" / "r.json").unlink()
         (home / "work" / "out" / "a" / "result.json").unlink()
         traces.check()
+
+
+def test_a_report_goes_where_it_is_told(home: Path, small_archive: Path, guntainer: Run) -> None:
+    (home / "jobs.toml").write_text(f'[jobs.a]\nrootfs = "{small_archive}"\ncommand = ["true"]\n')
+    for target in ("/dev/stdout", "-"):
+        done = guntainer("batch", "--output", "quiet", "--json", target, home / "jobs.toml")
+        assert done.returncode == 0 and '"outcome": "ok"' in done.stdout, done.stderr
+    assert guntainer("batch", "--json", "/dev/null", home / "jobs.toml").returncode == 0
+    assert not (home / "work" / "-").exists()
+
+
+def test_a_failure_that_said_nothing_leaves_commands_on(
+    home: Path, small_archive: Path, guntainer: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    (home / "jobs.toml").write_text(
+        f'[jobs.a]\nrootfs = "{small_archive}"\nrun = "echo said; exit 1"\n'
+        f'[jobs.b]\nrootfs = "{small_archive}"\ncommand = ["false"]\n'
+    )
+    for mode in ("group", "live", "quiet"):
+        for more in ([], ["--results", home / "results"]):
+            said = guntainer("batch", "-j1", "--output", mode, *more, home / "jobs.toml").stdout.splitlines()
+            stopped = [line.removeprefix("::stop-commands::") for line in said if line.startswith("::stop-commands::")]
+            assert [line for line in said if line.strip(":") in stopped] == [f"::{token}::" for token in stopped]

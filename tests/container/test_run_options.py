@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -273,3 +274,16 @@ def test_what_was_left_out_is_said(guntainer: Run, home: Path, traces: Traces) -
     guntainer("store", "prune", "--all")
     (home / "jobs.toml").write_text(f'[jobs.a]\nrootfs = "{path}"\ncommand = ["true"]\nrepeat = 3\n')
     assert guntainer("batch", home / "jobs.toml").stderr.count("2 devices or sockets left out") == 1
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_descriptors(tree: Path, home: Path, closed: str, traces: Traces) -> None:
+    """Their numbers must not become those of files of ours: output would end up in the store."""
+    locks = {path: path.read_bytes() for path in (home / "store").rglob("lock")}
+    assert locks
+    script = "echo out; echo err >&2; cat; true"
+    for words in (["-t", str(tree)], [str(tree)], ["--dry-run", str(tree)], ["--no-cache", str(tree)]):
+        line = shlex.join([sys.executable, "-m", "guntainer", "run", *words, "sh", "-c", script])
+        subprocess.run(["sh", "-c", f"exec {line} {closed}"], capture_output=True, input=b"", timeout=30, check=False)
+        assert {path: path.read_bytes() for path in (home / "store").rglob("lock")} == locks
+    traces.check()

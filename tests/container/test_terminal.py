@@ -568,7 +568,13 @@ def leave(*words: object, lines: int = 1) -> int:
     [
         (["seq", "100000000"], 141),  # ends with 1, because it can not write
         (["sh", "-c", LOOP], 141),  # does not care
-        (["sh", "-c", "echo y; exec sleep 100"], 141),
+        (["sh", "-c", "echo y; sleep 0.7; exit 7"], 7),  # writes no more, so nothing is amiss
+        (["sh", "-c", "echo y; sleep 0.7; exit 0"], 0),
+        (["sh", "-c", "echo y; sleep 0.7; echo y; sleep 100"], 141),
+        (
+            ["sh", "-c", "echo y; sleep 0.5; seq 100000000; exit 8"],
+            8,
+        ),  # SIGPIPE ends the one that writes, not the shell
         (["sh", "-c", "trap 'exit 9' PIPE; echo y; while :; do sleep 0.05; echo y; done"], 9),
         (["sh", "-c", "trap '' PIPE; echo y; sleep 0.7; exit 7"], 7),
         (["sh", "-c", "echo y"], 0),
@@ -576,6 +582,14 @@ def leave(*words: object, lines: int = 1) -> int:
 )
 def test_a_reader_that_leaves(tree: Path, traces: Traces, words: list[str], code: int) -> None:
     assert leave(tree, *words) == code
+    traces.check()
+
+
+def test_work_goes_on_without_a_reader(tree: Path, traces: Traces, home: Path) -> None:
+    for lines in (0, 1):
+        script = f"echo start{'' if lines else ' >&2'}; sleep 1; echo finished > /h/done{lines}"
+        assert leave("-v", f"{home}:/h", tree, "sh", "-c", script, lines=lines) == 0
+        assert (home / f"done{lines}").read_text() == "finished\n"
     traces.check()
 
 

@@ -252,3 +252,10 @@ def test_how_far_archives_are_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     os.close(theirs)
     os.close(ours)
     assert seen == wanted
+
+
+def test_what_is_taken_out_makes_nothing_new() -> None:
+    tamer = Tamer()
+    assert b"\xc2\x9b" not in tamer.feed(b"\xc2\x07\x9b31mRED") + tamer.feed(b"\xc2\xc2\x9b\x9bx") + tamer.end()
+    tamer = Tamer()
+    assert b"##[" not in tamer.feed(b"#\x00") + tamer.feed(b"#[error]x") + tamer.end()
