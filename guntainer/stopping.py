@@ -7,6 +7,7 @@ asked: SigCgt in /proc/PID/status. SIGKILL from outside ends the init and with i
 from __future__ import annotations
 
 import os
+import select
 
 from guntainer.kernel import syscalls
 
@@ -21,7 +22,8 @@ _PIPE = 13
 _YOUNG_S = 1.0  # a command of this age may be about to set its handlers
 _KEY_AGAIN_S = 0.1
 _COUNT_S = 0.2
-READER_AGAIN_S = 0.2
+_JUDGE_S = 0.05
+READER_AGAIN_S = 0.2  # longer than the judging takes
 _AT_ONCE_S = 0.05
 _PROCESSES_LIMIT = 4096  # of one container that are asked; the kill afterwards reaches all
 
@@ -227,16 +229,25 @@ class Deaf:
             self._reader = os.open("/proc/self/fd/1", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return -1  # a socket
-        self._count_again()
+        self._writes = _writes(self._pid)
+        self._later(self._count_again, _COUNT_S)
         return self._reader
 
     def _count_again(self) -> None:
+        """What it has written elsewhere meanwhile does not count: unless it is what has just come."""
         if self._reader >= 0:
-            self._writes = _writes(self._pid)
+            # in this order: a write is seen in the pipe before it is counted
+            count = _writes(self._pid)
+            if not _readable(self._reader):
+                self._writes = count
             self._later(self._count_again, _COUNT_S)
 
     def written(self) -> None:
-        """Something was written: by the init, which SIGPIPE would have ended, or by another one, which it will end."""
+        """Something was written: in a moment it is counted as well, for whoever it was."""
+        self._later(self._judge, _JUDGE_S)
+
+    def _judge(self) -> None:
+        """The init, which SIGPIPE would have ended, or another one, which it will end at its next write."""
         if _writes(self._pid) > self._writes and not decides(self._pid, _PIPE):
             self.unread = True
             kill(self._pidfd)
@@ -254,6 +265,12 @@ class Deaf:
 
     def _is_young(self) -> bool:
         return _now() - self._launched < _YOUNG_S or not has_executed(self._pid)
+
+
+def _readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _writes(pid: int) -> int:

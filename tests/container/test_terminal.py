@@ -561,6 +561,7 @@ def leave(*words: object, lines: int = 1) -> int:
         return process.wait(PATIENCE_S)
     finally:
         process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(
