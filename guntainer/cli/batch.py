@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from guntainer.supervisor import Supervisor
 
 _FILE_LIMIT = 10 << 20
-_LEVELS = ("debug", "info", "warning", "error")
 _DEFAULT_FILES = ("jobs.toml", "jobs.yaml", "jobs.yml", "jobs.json")
 _EPILOG = """\
 FILE is TOML, YAML or JSON (default: jobs.toml, .yaml, .yml or .json in this folder); - reads standard input.
@@ -60,17 +59,8 @@ OPTIONS = (
         metavar="N",
         help="the most cells a matrix may have (default: {default})",
     ),
-    Option("-q", "--quiet", kind=FLAG, help="no notes of our own"),
-    Option("-v", "--verbose", kind=FLAG, help="more of them"),
-    Option("--log-level", choices=_LEVELS, metavar="|".join(_LEVELS), help="the least that is shown (default: info)"),
-    Option(
-        "--log-format",
-        choices=("console", "json"),
-        default="console",
-        metavar="console|json",
-        help="how (default: {default})",
-    ),
-    Option("--debug", kind=FLAG, help="tracebacks"),
+    Option("-v", "--verbose", kind=FLAG, help="more notes of our own"),
+    *options.COMMON,
 )
 
 

@@ -43,6 +43,22 @@ class Option:
         self.choices = choices
 
 
+LEVELS = ("debug", "info", "warning", "error")
+COMMON = (
+    Option("-q", "--quiet", kind=FLAG, help="no notes of our own"),
+    Option("--log-level", choices=LEVELS, metavar="|".join(LEVELS), help="the least that is shown (default: info)"),
+    Option(
+        "--log-format",
+        choices=("console", "json"),
+        default="console",
+        metavar="console|json",
+        help="how (default: {default})",
+    ),
+    Option("--debug", kind=FLAG, help="tracebacks"),
+)
+"""Of every command that has something to say."""
+
+
 class Options:
     """What was given, by name, as argparse's Namespace has it."""
 

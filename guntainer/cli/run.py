@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from guntainer.cli.parsing import Parser
 
-_LEVELS = ("debug", "info", "warning", "error")
 _EPILOG = """\
 ROOTFS is an archive (tar with any compression, zip, cpio, 7z) or a folder; everything after COMMAND belongs to it.
 COMMAND defaults to /bin/sh.
@@ -60,17 +59,8 @@ OPTIONS = (
     Option("--store", metavar="DIR", help="where unpacked archives are kept"),
     Option("--dry-run", kind=FLAG, help="print what would be done, start nothing"),
     Option("--require-isolation", choices=("full",), metavar="full", help="refuse to run with less"),
-    Option("-q", "--quiet", kind=FLAG, help="no notes of our own"),
-    Option("--verbose", kind=FLAG, help="more of them"),
-    Option("--log-level", choices=_LEVELS, metavar="|".join(_LEVELS), help="the least that is shown (default: info)"),
-    Option(
-        "--log-format",
-        choices=("console", "json"),
-        default="console",
-        metavar="console|json",
-        help="how (default: {default})",
-    ),
-    Option("--debug", kind=FLAG, help="tracebacks"),
+    Option("--verbose", kind=FLAG, help="more notes of our own"),
+    *options.COMMON,
 )
 
 
@@ -257,7 +247,7 @@ class _Run:
     def note(self, text: str, level: str = "info") -> None:
         """One line of our own on stderr."""
         least = self._args.log_level or ("warning" if self._args.quiet else "debug" if self._args.verbose else "info")
-        if _LEVELS.index(level) < _LEVELS.index(least):
+        if options.LEVELS.index(level) < options.LEVELS.index(least):
             return
         if self._args.log_format == "json":
             from guntainer import log
