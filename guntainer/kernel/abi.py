@@ -39,8 +39,6 @@ MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
 
 MOUNT_ATTR_RDONLY = 1
-MOUNT_ATTR_NOSUID = 2
-MOUNT_ATTR_NODEV = 4
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = 0o2000000
 AT_EMPTY_PATH = 0x1000
@@ -64,11 +62,7 @@ PR_SET_NO_NEW_PRIVS = 38
 # close_range(2), Linux 5.9; the flag 5.11
 CLOSE_RANGE_CLOEXEC = 4
 
-# waitid(2): the idtype that os.waitid takes (os.P_PIDFD)
-P_PIDFD = 3
-
 # netdevice(7)
-SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
 

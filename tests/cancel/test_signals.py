@@ -31,6 +31,9 @@ def slow(owner, name, seconds):
 if phase == "start":
     from guntainer.launcher import client, spawn
     slow(spawn, "FaultPipe", 30)
+elif phase == "short unpack":
+    from guntainer.archive import worker
+    slow(worker, "_into_tree", 1)
 elif phase == "unpack":
     from guntainer.archive import worker
     slow(worker, "_into_tree", 30)
@@ -58,6 +61,26 @@ def until_there(path: Path, process: subprocess.Popen[bytes]) -> None:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def until_in(phase: str, process: subprocess.Popen[bytes], home: Path, *, containers: int) -> None:
+    """Wait until so many containers have written their file, or, in the other phases, until the driver says so."""
+    if phase != "run":
+        return until_there(home / "marker", process)
+    deadline = time.monotonic() + 20
+    while len(list((home / "tmp").rglob("upper/x"))) < containers:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return None
+
+
+def send(process: subprocess.Popen[bytes], name: str) -> int:
+    number = SIGNALS[name.split()[0]]
+    process.send_signal(number)
+    if "twice" in name:
+        time.sleep(0.1)
+        process.send_signal(number)
+    return number
 
 
 def everything(home: Path) -> list[str]:
@@ -106,17 +129,8 @@ def test_run(
         assert guntainer("run", small_archive, "true").returncode == 0
     command = ["sh", "-c", "echo x > /x"] if phase == "clean-up" else ["sh", "-c", "echo x > /x; exec sleep 50"]
     process = drive(home, phase, "run", small_archive, *command)
-    if phase == "run":
-        deadline = time.monotonic() + 20
-        while not list((home / "tmp").rglob("upper/x")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-    else:
-        until_there(home / "marker", process)
-    number = SIGNALS[name.split()[0]]
-    process.send_signal(number)
-    if "twice" in name:
-        time.sleep(0.05)
-        process.send_signal(number)
+    until_in(phase, process, home, containers=1)
+    number = send(process, name)
     _, err = process.communicate(timeout=20)
     wanted = -9 if name == "KILL" else 0 if phase == "clean-up" else 128 + number
     assert (process.returncode, err) == (wanted, b"")
@@ -138,17 +152,8 @@ def test_batch(
     jobs = {"a": {"rootfs": str(small_archive), "run": command, "repeat": 3}}
     (home / "jobs.json").write_text(json.dumps({"jobs": jobs}))
     process = drive(home, phase, "batch", "-j2", "--json", home / "report", home / "jobs.json")
-    if phase == "run":
-        deadline = time.monotonic() + 20
-        while len(list((home / "tmp").rglob("upper/x"))) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-    else:
-        until_there(home / "marker", process)
-    number = SIGNALS[name.split()[0]]
-    process.send_signal(number)
-    if "twice" in name:
-        time.sleep(0.1)
-        process.send_signal(number)
+    until_in(phase, process, home, containers=2)
+    number = send(process, name)
     _, err = process.communicate(timeout=30)
     assert b"Traceback" not in err
     wanted = -9 if name == "KILL" else 128 + number
@@ -188,4 +193,27 @@ def test_what_is_ignored_stays_ignored(home: Path, small_archive: Path, guntaine
         script = f"{line} & sleep 1; kill -INT $!; wait $!"
         done = subprocess.run(["sh", "-c", script], capture_output=True, timeout=30, check=False)
         assert done.returncode == 0, done.stderr
+    traces.check()
+
+
+@pytest.mark.parametrize("phase", ["short unpack", "launch", "run", "clean-up"])
+def test_the_helper_is_killed(home: Path, small_archive: Path, guntainer: Run, traces: Traces, phase: str) -> None:
+    """kill -9 of the fork helper in each phase: only a launch that is under way fails, and nothing is left."""
+    if phase != "short unpack":
+        assert guntainer("run", small_archive, "true").returncode == 0
+    jobs = {"a": {"rootfs": str(small_archive), "run": "echo x > /x; sleep 1", "repeat": 4}}
+    (home / "jobs.json").write_text(json.dumps({"jobs": jobs}))
+    process = drive(home, phase, "batch", "-j2", "--json", home / "report", home / "jobs.json")
+    until_in(phase, process, home, containers=2)
+    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        if Path(f"/proc/{child}/comm").read_text().strip() == "guntainer-fork":
+            os.kill(int(child), signal.SIGKILL)
+    _, err = process.communicate(timeout=30)
+    assert b"Traceback" not in err
+    results = [json.loads(line) for line in (home / "report").read_text().splitlines()]
+    lost = [one for one in results if one["outcome"] != "ok"]
+    assert len(results) == 4 and all("fork helper died" in one["message"] for one in lost)
+    assert len(lost) <= 2 and process.returncode == (1 if lost else 0)
+    settle(traces)
+    assert everything(home) == []
     traces.check()

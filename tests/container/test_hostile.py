@@ -111,7 +111,8 @@ def test_our_reaper_shows_nothing_of_the_host(home: Path, small_archive: Path) -
     line = [sys.executable, "-c", code, "run", "--init", str(small_archive), "sh", "-c", script]
     done = subprocess.run(line, capture_output=True, text=True, timeout=30, check=False)
     assert "open:" not in done.stdout
-    assert done.stdout.count("Permission denied") == 7, done.stdout + done.stderr
+    assert done.stdout.count("cannot open") == 7, done.stdout + done.stderr
+    assert done.stdout.count("Permission denied") >= 6  # real root may look for descriptor 0, which is closed
 
 
 def test_descriptors_of_the_supervisor_stay_outside(home: Path, small_archive: Path, guntainer: Run) -> None:

@@ -485,8 +485,9 @@ def interactive() -> Iterator[Screen]:
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("this host has no bash")
-    with Screen([bash, "--norc", "--noprofile", "-i"]) as shell:
-        shell.press(b"PS1='>'; bind 'set enable-bracketed-paste off'\r")
+    # a terminal that can do nothing, or its line editor would put sequences of its own between what is looked for
+    with Screen(["env", "TERM=dumb", bash, "--norc", "--noprofile", "-i"]) as shell:
+        shell.press(b"PS1='>'\r")
         shell.until(b"\n>")
         yield shell
         shell.press(b"exit\r")
