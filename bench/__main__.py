@@ -22,7 +22,7 @@ from pathlib import Path
 from bench.measure import Outcome
 from bench.peers import Ground
 
-CASES = ("throughput", "start", "cold", "scale", "stream", "matrix")
+CASES = ("throughput", "start", "layers", "cold", "scale", "stream", "matrix")
 HERE = Path(__file__).resolve().parent
 
 

@@ -12,7 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from guntainer.errors import GuntainerError as GuntainerError
     from guntainer.jobs.model import Job as Job
+    from guntainer.jobs.model import Limits as Limits
     from guntainer.jobs.model import Mount as Mount
+    from guntainer.jobs.model import Port as Port
     from guntainer.jobs.model import Scratch as Scratch
     from guntainer.jobs.model import Source as Source
     from guntainer.report import Exit as Exit
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "GuntainerError": "guntainer.errors",
     "Job": "guntainer.jobs.model",
+    "Limits": "guntainer.jobs.model",
     "Mount": "guntainer.jobs.model",
+    "Port": "guntainer.jobs.model",
     "Scratch": "guntainer.jobs.model",
     "Source": "guntainer.jobs.model",
     "Exit": "guntainer.report",
@@ -34,7 +38,20 @@ _HOMES = {
     "Watcher": "guntainer.watcher",
 }
 
-__all__ = ["Exit", "GuntainerError", "Job", "Mount", "Report", "Result", "Scratch", "Source", "Supervisor", "Watcher"]
+__all__ = [
+    "Exit",
+    "GuntainerError",
+    "Job",
+    "Limits",
+    "Mount",
+    "Port",
+    "Report",
+    "Result",
+    "Scratch",
+    "Source",
+    "Supervisor",
+    "Watcher",
+]
 
 
 def __getattr__(name: str) -> object:

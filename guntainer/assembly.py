@@ -6,11 +6,11 @@ be pure.
 
 from __future__ import annotations
 
-import errno
 import marshal
 import os
 
-from guntainer import descriptors, errors, planner, rootfs, runfolder, spec
+from guntainer import descriptors, errors, hostids, idmap, planner, rootfs, runfolder, spec
+from guntainer.jobs.model import NO_LIMITS
 from guntainer.value import Value
 
 TYPE_CHECKING = False
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from guntainer.jobs.model import Job
+    from guntainer.cgroups.cgroup import Cgroup
+    from guntainer.cgroups.limiter import Granted, Limiter
+    from guntainer.jobs.model import Job, Limits
     from guntainer.runfolder import RunFolder
     from guntainer.spec import Spec
 
+_APT_FOLDERS = ("etc", "etc/apt", "etc/apt/apt.conf.d")
 INITS = ("catatonit", "tini-static", "docker-init", "tini")
 _INIT_FOLDERS = ("/usr/bin", "/usr/libexec/podman", "/usr/lib/podman", "/usr/local/bin", "/bin", "/usr/libexec/docker")
 
@@ -30,25 +33,39 @@ class Ground:
     """What all containers of one supervisor share, and what need not be worked out again for each.
 
     Args:
-        shared: a folder of ours for the skeleton layers and the mount point.
+        shared: a folder of ours for the skeleton layers, the mount point and compiled filters.
         run: gives the run folder, which is opened when the first writable layer on disk is needed.
+        ids: the ids that a container has.
     """
 
-    def __init__(self, shared: str, run: Callable[[], RunFolder]) -> None:
+    def __init__(self, shared: str, run: Callable[[], RunFolder], ids: idmap.Ids = idmap.Ids()) -> None:
         self.shared = shared
         self.run = run
+        self.ids = ids
         self.assemblies: dict[Any, Assembly] = {}
-        self._skeletons: dict[tuple[str, str, str], str] = {}
+        self._skeletons: dict[tuple[Any, ...], str] = {}
+        self._distributions: dict[str, bool] = {}
+        self._filters: dict[tuple[str, frozenset[str], bool], bytes] = {}
+        self.limiter: Limiter | None = None
+        """Set before the first container that has limits."""
+        self._cgroups: bool | None = None
         self._accounts: dict[tuple[str, str | None], spec.Account] = {}
-        self._point = ""
+        self._empty: dict[str, str] = {}
 
     def skeleton(self, job: Job, tree: str) -> str:
         """The skeleton layer for a job on a tree."""
-        key = (job.hostname, job.network, tree)
+        with_apt = self.emulates_root(job, tree)
+        key = (job.hostname, job.network, job.dns, job.add_hosts, tree, with_apt)
         if key not in self._skeletons:
             with_etc = _is_folder(f"{tree}/etc") is not False
             self._skeletons[key] = runfolder.skeleton(
-                self.shared + "/skeleton", hostname=job.hostname, network=job.network, with_etc=with_etc
+                self.shared + "/skeleton",
+                hostname=job.hostname,
+                network=job.network,
+                dns=job.dns,
+                add_hosts=job.add_hosts,
+                with_etc=with_etc,
+                with_apt=with_apt and all(_is_folder(f"{tree}/{path}") for path in _APT_FOLDERS),
             )
         return self._skeletons[key]
 
@@ -59,16 +76,80 @@ class Ground:
             self._accounts[key] = rootfs.account(tree, user)
         return self._accounts[key]
 
-    def mount_point(self) -> str:
-        """An empty folder on which every container mounts its root, in a mount namespace of its own."""
-        if not self._point:
-            point = f"{self.shared}/mount"
+    def emulates_root(self, job: Job, tree: str) -> bool:
+        """Whether what only a root with many ids can do is to succeed without doing anything."""
+        if job.root_emulation != "auto":
+            return job.root_emulation == "on"
+        if self.ids.kind != idmap.SINGLE:
+            return False
+        if tree not in self._distributions:
+            self._distributions[tree] = rootfs.has_package_manager(tree)
+        return self._distributions[tree]
+
+    def filter(self, job: Job, *, emulate_root: bool) -> bytes:
+        """The seccomp filter of a job; empty where it has none."""
+        key = (spec.seccomp_of(job), spec.capabilities_of(job), emulate_root)
+        if key[0] == "unconfined" and not emulate_root:
+            return b""
+        if key not in self._filters:
+            from guntainer.seccomp import cache
+
+            self._filters[key] = cache.program(
+                self.shared, profile=key[0], capabilities=key[1], emulate_root=emulate_root
+            )
+        return self._filters[key]
+
+    def granted(self, limits: Limits) -> Granted:
+        """What of a job's limits is in force; all, where nothing is to be started."""
+        if self.limiter is not None:
+            return self.limiter.grant(limits)
+        from guntainer.cgroups import host
+        from guntainer.cgroups.limiter import Granted
+
+        return Granted(limits=limits, devices=tuple((path, host.device_of(path)) for _, path, _ in limits.io_max))
+
+    def new_cgroup(self, limits: Limits) -> Cgroup | None:
+        """A control group for one container with these limits; None where it needs none.
+
+        Raises:
+            Exhausted: no more groups are allowed.
+        """
+        return self.limiter.new(limits) if self.limiter is not None and limits.wanted else None
+
+    def cgroups(self) -> bool:
+        """Whether the host has cgroup v2 in the usual place, and nothing else there: cgroups(7)."""
+        if self._cgroups is None:
+            self._cgroups = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+        return self._cgroups
+
+    def empty_folder(self, name: str) -> str:
+        """An empty folder of ours: `mount`, on which every container mounts its root in a mount namespace of its own, or
+        `empty`, which stays so."""
+        if name not in self._empty:
+            path = os.path.realpath(f"{self.shared}/{name}")  # it is looked up where links lead elsewhere
             try:
-                os.mkdir(point, 0o700)
+                os.mkdir(path, 0o700)
             except FileExistsError:
                 pass
-            self._point = point
-        return self._point
+            self._empty[name] = path
+        return self._empty[name]
+
+
+def compile_early(job: Job, shared: str, ids: idmap.Ids) -> None:
+    """The job's seccomp filter, while an unpacker works: where it is not kept yet, it takes as long as a small rootfs does.
+
+    Raises:
+        UsageError: its profile is wrong.
+        HostError: libseccomp is missing.
+    """
+    place = Ground(shared, _no_folder, ids)
+    # of a distribution, most likely: whether it is one can be seen afterwards
+    emulate_root = job.root_emulation == "on" or (job.root_emulation == "auto" and ids.kind == idmap.SINGLE)
+    place.filter(job, emulate_root=emulate_root)
+
+
+def _no_folder() -> RunFolder:
+    raise AssertionError("nothing is written yet")
 
 
 class Assembly(Value):
@@ -94,11 +175,13 @@ def assemble(
     init: str = "",
     isolation: str = planner.FULL,
     copied: str = "",
+    network: int = -1,
+    cgroup: int = -1,
 ) -> Assembly:
     """Everything for one launch of `job` on the rootfs at `tree`.
 
     Args:
-        init: as `planner.plan` takes it.
+        init, network, cgroup: as `planner.plan` takes them.
         copied: a layer with a private copy of the tree, where overlayfs is refused: see `copying`.
 
     Raises:
@@ -107,12 +190,13 @@ def assemble(
     """
     layer = copied or ("" if job.scratch.kind == "memory" else ground.run().layer())
     # Copies of one job differ in nothing that a plan holds. Bind mounts are looked at each time: their sources may change.
-    key = (*(getattr(job, name) for name in _PLANNED), tree, layer, stdio, terminal, term, init, isolation)
+    ways = (stdio, terminal, term, init, isolation, network, cgroup)
+    key = (*(getattr(job, name) for name in _PLANNED), tree, layer, *ways)
     known = None if job.mounts or copied else ground.assemblies.get(key)
     if known is not None:
         return known
     try:
-        made = _assemble(job, tree, ground, stdio, layer, terminal, term, init, isolation, copied)
+        made = _assemble(job, tree, ground, stdio, layer, terminal, term, init, isolation, copied, network, cgroup)
     except BaseException:
         if layer and not copied:
             ground.run().give_back(layer)
@@ -124,7 +208,11 @@ def assemble(
     return made
 
 
-_PLANNED = ("command", "env", "workdir", "user", "hostname", "network", "init", "read_only", "scratch")
+_PLANNED = (
+    *("command", "env", "workdir", "user", "hostname", "network", "init", "read_only", "scratch"),
+    *("dns", "add_hosts", "limits"),
+    *("cap_add", "cap_drop", "no_new_privileges", "seccomp", "unmask", "privileged", "root_emulation"),
+)
 _REMEMBERED = 256
 
 
@@ -139,31 +227,77 @@ def _assemble(
     init: str,
     isolation: str,
     copied: str,
+    network: int,
+    cgroup: int,
 ) -> Assembly:
+    granted = ground.granted(job.limits) if job.limits != NO_LIMITS else None
+    if granted is not None:
+        job = job.replace(limits=granted.limits)
     spec.check_mounts(job)
+    _check_privileges(job, ground.ids, isolation)
+    account = ground.account(tree, job.user)
+    if ground.ids.kind == idmap.SINGLE:
+        account = account.replace(groups=())  # setgroups(2) is denied where one id is mapped
+    uids, gids = _maps(account, ground.ids)
     config = spec.for_job(
         job,
         tree=tree,
-        account=ground.account(tree, job.user),
-        host_uid=os.geteuid(),
-        host_gid=os.getegid(),
+        account=account,
+        uids=uids,
+        gids=gids,
+        cgroups=ground.cgroups(),
+        devices=dict(granted.devices) if granted is not None else spec.NO_DEVICES,
         terminal="pty" if terminal else "",
         term=term,
     )
     if copied:
         root, scratch = planner.Root(folder=f"{copied}/upper"), "copy"
     else:
-        root, scratch = _layered(job, (ground.skeleton(job, tree), tree), ground.mount_point(), layer)
+        root, scratch = _layered(job, (ground.skeleton(job, tree), tree), ground.empty_folder("mount"), layer)
+    root = root.replace(empty=ground.empty_folder("empty"))
     plan = planner.plan(
         config,
         root,
         stdio,
         init=init,
         folders=frozenset(m.source for m in job.mounts if m.kind == "bind" and os.path.isdir(m.source)),
-        limits=descriptors.for_commands(),
+        limits=descriptors.for_commands() + (granted.rlimits if granted is not None else ()),
         isolation=isolation,
+        mapped=ground.ids.kind == idmap.RANGE,
+        seccomp=ground.filter(job, emulate_root=ground.emulates_root(job, tree)),
+        network=network,
+        cgroup=cgroup,
     )
     return Assembly(spec=config, plan=plan, data=marshal.dumps(plan), layer=layer, scratch=scratch)
+
+
+def _check_privileges(job: Job, ids: idmap.Ids, isolation: str) -> None:
+    """Who may trace everybody in the user namespace must not see those of it that are no containers.
+
+    Raises:
+        HostError: with a range, on a lower rung of the ladder, the fork helper could be entered through the host's /proc.
+    """
+    if isolation != planner.FULL and ids.kind == idmap.RANGE and "CAP_SYS_PTRACE" in spec.capabilities_of(job):
+        raise errors.HostError(
+            f"SYS_PTRACE with a range of ids needs full isolation, but only {isolation} is possible here",
+            hint="leave out --privileged and --cap-add SYS_PTRACE, or use --userns single",
+        )
+
+
+def _maps(account: spec.Account, ids: idmap.Ids) -> tuple[tuple[idmap.Extent, ...], tuple[idmap.Extent, ...]]:
+    """The id maps of a container.
+
+    Raises:
+        UsageError: the account is none of the ids.
+    """
+    if ids.kind == idmap.SINGLE:
+        return ((account.uid, hostids.UID, 1),), ((account.gid, hostids.GID, 1),)
+    for kind, number in (("user", account.uid), *(("group", one) for one in (account.gid, *account.groups))):
+        if number >= idmap.COUNT:
+            raise errors.UsageError(
+                f"{kind} {number}: only 0 to {idmap.COUNT - 1} are mapped", hint="or --userns single"
+            )
+    return ids.uids, ids.gids
 
 
 def _is_folder(path: str) -> bool | None:
@@ -180,32 +314,6 @@ def _layered(job: Job, lowers: tuple[str, ...], point: str, layer: str) -> tuple
         return planner.Root(lowers=lowers, mount_point=point, memory_size=size), "overlay on memory"
     root = planner.Root(lowers=lowers, upper=f"{layer}/upper", work=f"{layer}/work", mount_point=point)
     return root, "overlay on disk"
-
-
-def refuse(isolation: str) -> None:
-    """For who demands full isolation.
-
-    Raises:
-        HostError: a lower rung is all there is.
-    """
-    if isolation != planner.FULL:
-        raise errors.HostError(
-            f"full isolation was demanded, but only {isolation} is possible here", hint="nothing was run"
-        )
-
-
-def next_rung(error: errors.SetupError, isolation: str, *, copy: bool) -> tuple[str, bool, str] | None:
-    """What to try after a refused step: (isolation, copy, note), or None where there is nothing lower."""
-    refused = error.errno in (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP)
-    if error.step == "mount" and error.subject == "/proc" and isolation == planner.FULL and refused:
-        return (
-            planner.HOST_PROC,
-            copy,
-            "isolation: host-proc (a new /proc is refused here; the host's is shown, read-only)",
-        )
-    if error.step == "overlay" and not copy and refused:
-        return isolation, True, f"overlayfs is refused here ({os.strerror(error.errno)}): running on a copy"
-    return None
 
 
 def find_init(which: Callable[[str], bool] = os.path.exists) -> str | None:

@@ -11,7 +11,8 @@ import os
 
 import anyio
 
-from guntainer import assembly, errors, faults, planner, report, runfolder, stopping
+from guntainer import assembly, errors, faults, ladder, planner, report, runfolder, stopping
+from guntainer.jobs.model import NO_LIMITS
 from guntainer.offloading import in_thread
 from guntainer.value import Value
 
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from guntainer.cgroups.cgroup import Cgroup
+    from guntainer.cgroups.usage import Usage
     from guntainer.jobs.model import Job
     from guntainer.launcher.client import Child, Launcher
+    from guntainer.network.attached import Attached
     from guntainer.stdio import Stdio
 
 
@@ -34,7 +38,11 @@ class Outcome(Value):
     exit: report.Exit
     usage: Any = None
     """struct rusage of the container's init and all that it waited for, as getrusage(2) gives it."""
+    used: Usage | None = None
+    """The same as its control group counts it, where it has one."""
+    limits: tuple[tuple[str, str], ...] = ()
     scratch: str = ""
+    userns: str = ""
     isolation: str = planner.FULL
     notes: tuple[str, ...] = ()
 
@@ -44,16 +52,27 @@ class Container:
 
     Args:
         open_stdio: makes its streams; called again where a lower rung of the ladder is tried.
+        note: told of what the user must know while it runs: a port that was chosen.
     """
 
     def __init__(
-        self, job: Job, tree: str, ground: assembly.Ground, launcher: Launcher, open_stdio: Callable[[], Stdio]
+        self,
+        job: Job,
+        tree: str,
+        ground: assembly.Ground,
+        launcher: Launcher,
+        open_stdio: Callable[[], Stdio],
+        note: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self._job = job
         self._tree = tree
         self._ground = ground
         self._launcher = launcher
         self._open_stdio = open_stdio
+        self._note = note
+        self._cgroup: Cgroup | None = None
+        self._network: Attached | None = None
+        self._network_notes: list[str] = []
         self._child: Child | None = None
         self._ended: asyncio.Future[tuple[int, Any]] | None = None
         self._killed = False
@@ -72,15 +91,18 @@ class Container:
         """
         notes: tuple[str, ...] = ()
         while True:
-            outcome = await self._attempt(isolation, copy=copy)
+            try:
+                outcome = await self._attempt(isolation, copy=copy)
+            except errors.NamespaceRefused as refused:
+                outcome = Outcome(exit=report.setup_failed(refused), isolation=isolation)
             error = outcome.exit.error
-            lower = assembly.next_rung(error, isolation, copy=copy) if isinstance(error, errors.SetupError) else None
+            lower = ladder.next_rung(error, isolation, copy=copy) if error is not None else None
             if lower is None:
                 return outcome.replace(notes=(*notes, *outcome.notes))
-            isolation, copy, why = lower
+            isolation, copy = lower.isolation, lower.copy
             if require_full:
-                assembly.refuse(isolation)
-            notes = (*notes, why)
+                ladder.refuse(lower)
+            notes = (*notes, lower.note)
 
     async def _attempt(self, isolation: str, *, copy: bool) -> Outcome:
         stdio = self._open_stdio()
@@ -89,17 +111,45 @@ class Container:
         try:
             layer = copied = await self._copied() if copy else ""
             init = self._init(fds)
+            network = self._open_network(fds)
+            cgroup = self._open_cgroup(fds)
             made = assembly.assemble(
-                self._job, self._tree, self._ground, stdio.plan, init=init, isolation=isolation, copied=copied
+                self._job,
+                self._tree,
+                self._ground,
+                stdio.plan,
+                init=init,
+                isolation=isolation,
+                copied=copied,
+                network=network,
+                cgroup=cgroup,
             )
             layer = made.layer
+            if self._cgroup is not None:
+                self._cgroup.limit(made.spec["linux"]["resources"], best_effort=self._job.limits.best_effort)
             self._child = await self._launcher.launch(made.plan, fds, data=made.data)
+            self._child.target.cgroup = self._cgroup
             stdio.launched()
             exit_, usage = await self._live(self._child, stdio)
-            notes = (stdio.cut,) if stdio.cut else ()
-            return Outcome(exit=exit_, usage=usage, scratch=made.scratch, isolation=isolation, notes=notes)
+            if self._network is not None:
+                if self._network.error is not None:
+                    raise self._network.error
+                if not self._killed and exit_.reason in (report.EXIT, report.SIGNAL):
+                    await self._network.passed_on()
+            notes = (*self._network_notes, *((stdio.cut,) if stdio.cut else ()))
+            outcome = Outcome(
+                exit=exit_,
+                usage=usage,
+                scratch=made.scratch,
+                userns=self._ground.ids.kind,
+                isolation=isolation,
+                notes=notes,
+            )
+            return outcome if self._job.limits == NO_LIMITS else self._limited(outcome)
         finally:
             self._close_init()
+            await self._close_network()
+            await self._close_cgroup()
             stdio.close()
             if layer:
                 await self._give_back(layer)
@@ -122,6 +172,54 @@ class Container:
         loop.remove_reader(copying.pidfd)
         return copying.finish()
 
+    def _open_network(self, fds: list[int]) -> int:
+        """The place of a private network's socket among `fds`; -1 where it has none."""
+        if self._job.network != "private":
+            return -1
+        from guntainer.network.attached import Attached
+        from guntainer.network.link import Link
+
+        self._network_notes.clear()
+        link = Link(self._job, lambda: self._ground.run().path, self._network_notes.append)
+        self._network = Attached(link, self.kill)
+        fds.append(link.theirs)
+        return len(fds) - 1
+
+    def _open_cgroup(self, fds: list[int]) -> int:
+        """The place of its control group among `fds`; -1 where it has none."""
+        self._cgroup = self._ground.new_cgroup(self._job.limits)
+        if self._cgroup is None:
+            return -1
+        fds.append(self._cgroup.fd)
+        return len(fds) - 1
+
+    def _limited(self, outcome: Outcome) -> Outcome:
+        """What its limits have done to it, and which of them are not in force."""
+        from guntainer.cgroups.usage import verdict
+
+        granted = self._ground.granted(self._job.limits)
+        if self._cgroup is None:
+            return outcome.replace(notes=(*granted.notes, *outcome.notes))
+        used = self._cgroup.usage()
+        return outcome.replace(
+            exit=verdict(outcome.exit, used, self._job.limits),
+            used=used,
+            limits=tuple(self._cgroup.limits.items()),
+            notes=(*granted.notes, *self._cgroup.notes, *outcome.notes),
+        )
+
+    async def _close_cgroup(self) -> None:
+        cgroup, self._cgroup = self._cgroup, None
+        if cgroup is not None and not cgroup.remove_nowait():
+            with anyio.CancelScope(shield=True):
+                await in_thread(cgroup.remove)
+
+    async def _close_network(self) -> None:
+        network, self._network = self._network, None
+        if network is not None:
+            with anyio.CancelScope(shield=True):
+                await network.close()
+
     def _init(self, fds: list[int]) -> str:
         if not self._job.init:
             return ""
@@ -141,10 +239,14 @@ class Container:
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         loop.add_reader(child.pidfd, self._reap, child)
+        if self._network is not None:
+            self._network.launched(child.pid)
+            for text in self._network.link.published():
+                self._note(text)
         timed_out = False
         try:
             if self._killed:
-                stopping.kill(child.pidfd)
+                child.target.kill()
             if self._job.timeout_s is None:
                 await asyncio.shield(self._ended)
             else:
@@ -155,6 +257,7 @@ class Container:
             with anyio.CancelScope(shield=True):
                 if not self._ended.done():
                     await self._stop()
+                child.target.sweep()
                 self._launcher.forget(child)
                 await stdio.drain()
         status, usage = self._ended.result()
@@ -177,20 +280,20 @@ class Container:
     async def _stop(self) -> None:
         """Ask, wait, force; returns when the container's init has been reaped."""
         assert self._child is not None and self._ended is not None
-        steps = stopping.stop(self._child.pid, self._child.pidfd, self._job.stop_signal, self._job.stop_timeout_s)
+        steps = stopping.stop(self._child.target, self._job.stop_signal, self._job.stop_timeout_s)
         for wait_s in steps:
             done, _ = await asyncio.wait({self._ended}, timeout=wait_s)
             if done or self._killed:
                 break
         if not self._ended.done():
-            stopping.kill(self._child.pidfd)
+            self._child.target.kill()
         await asyncio.wait({self._ended})
 
     def kill(self) -> None:
         """Kill at once, whatever it is doing."""
         self._killed = True
         if self._child is not None and self._ended is not None and not self._ended.done():
-            stopping.kill(self._child.pidfd)
+            self._child.target.kill()
 
     async def _give_back(self, layer: str) -> None:
         """The writable layer: at once where nothing was written, else removed in a thread."""

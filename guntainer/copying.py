@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 
-from guntainer import errors
+from guntainer import errors, idmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +29,14 @@ class Copying:
             raise errors.HostError(
                 f"rootfs {job.rootfs.name}: overlayfs is refused here, and a copy would lie inside of it",
                 hint="set TMPDIR to a folder outside of the rootfs",
+                probe="overlay-disk",
+            )
+        if os.statvfs(folder.path).f_flag & os.ST_NOEXEC:
+            raise errors.HostError(
+                f"rootfs {job.rootfs.name}: overlayfs is refused here, and nothing can be executed of a copy in {folder.path},"
+                " which is mounted noexec",
+                hint="set TMPDIR to a folder that is not",
+                probe="overlay-disk",
             )
         self.layer = folder.layer()
         self._folder = folder
@@ -38,7 +46,12 @@ class Copying:
         self.pidfd = -1
         try:
             line = [*_dying_with_us(), "cp", "-a", "--reflink=auto", "--", f"{tree}/.", f"{self.layer}/upper"]
-            self._process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said)
+            enter: tuple[int, ...] = ()
+            if ground.ids.namespace >= 0 and not ground.ids.inside:
+                line, enter = idmap.inside(ground.ids, line), (ground.ids.namespace,)
+            self._process = subprocess.Popen(
+                line, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said, pass_fds=enter
+            )
             self.pidfd = os.pidfd_open(self._process.pid)
         except OSError as error:
             self._close()
@@ -57,6 +70,7 @@ class Copying:
             raise errors.HostError(
                 f"rootfs {self._name}: overlayfs is refused here, and copying it failed: {said[0] if said else code}",
                 hint="set TMPDIR to a disk with more room, or where overlayfs works",
+                probe="overlay-disk",
             )
         self._close()
         _put_over(self._skeleton, f"{self.layer}/upper")
@@ -90,6 +104,13 @@ def _put_over(skeleton: str, root: str) -> None:
             os.unlink(f"{root}/{name}")
     etc = f"{root}/etc"
     for name in os.listdir(f"{skeleton}/etc") if os.path.isdir(f"{skeleton}/etc") else ():
-        if os.path.lexists(f"{etc}/{name}"):
+        if os.path.lexists(f"{etc}/{name}") and not (_is_real(f"{etc}/{name}") and _is_real(f"{skeleton}/etc/{name}")):
             os.unlink(f"{etc}/{name}")
-    subprocess.run(["cp", "-r", "--", f"{skeleton}/.", root], check=True, capture_output=True)
+    # a link in the place of a file deeper down would be written through, to the host
+    line = ["cp", "-r", "--remove-destination", "--", f"{skeleton}/.", root]
+    subprocess.run(line, check=True, capture_output=True)
+
+
+def _is_real(path: str) -> bool:
+    """Whether a folder, and no link to one."""
+    return os.path.isdir(path) and not os.path.islink(path)

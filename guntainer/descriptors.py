@@ -30,7 +30,9 @@ def allow(count: int) -> int:
         allowed = max(count, LEAST) if hard == resource.RLIM_INFINITY else min(max(count, LEAST), hard)
         if allowed < LEAST:
             raise errors.HostError(
-                f"only {hard} open files are allowed here, a launch needs {LEAST}", hint="raise `ulimit -n`"
+                f"only {hard} open files are allowed here, a launch needs {LEAST}",
+                hint="raise `ulimit -n`",
+                probe="nofile",
             )
         if allowed > soft:
             resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -8,13 +8,15 @@
     │   └── ArchiveRefused    125   an entry of the archive would have left the rootfs, or a limit was passed
     ├── StoreError            125   the store can not be read or written
     ├── HostError             125   the host lacks something: user namespaces, a library
+    │   ├── NamespaceRefused  125   a kind of namespace can not be had here at all
     │   └── Exhausted         125   no process, namespace or descriptor is left for one more container
     ├── LauncherLost          125   the fork helper died while a launch was under way
     └── SetupError            125   a step between clone and exec failed: (step, subject, errno)
         ├── CommandNotExecutable 126
         └── CommandNotFound   127
 
-A message is one sentence: what, where, why. `hint` is the next step. 124 (timeout), 128+N (signal) and 130 (Ctrl-C) are
+A message is one sentence: what, where, why. `hint` is the next step, `probe` the id of the probe of `guntainer doctor` that
+tries the same thing of the host by itself. 124 (timeout), 128+N (signal) and 130 (Ctrl-C) are
 not errors but exits: see `report.Exit`.
 """
 
@@ -37,13 +39,15 @@ class GuntainerError(Exception):
 
     exit_code: int = OWN_FAILURE
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", probe: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.probe = probe
 
     def __str__(self) -> str:
-        return f"{self.message}; {self.hint}" if self.hint else self.message
+        text = f"{self.message}; {self.hint}" if self.hint else self.message
+        return f"{text} (guntainer doctor {self.probe})" if self.probe else text
 
 
 class UsageError(GuntainerError):
@@ -80,6 +84,18 @@ class HostError(GuntainerError):
     """The host lacks something that is needed."""
 
 
+class NamespaceRefused(HostError):
+    """A kind of namespace can not be had here, whatever else ends meanwhile.
+
+    Args:
+        kind: "user", "pid", …, as the OCI spec names it.
+    """
+
+    def __init__(self, message: str, *, kind: str, hint: str = "", probe: str = "") -> None:
+        super().__init__(message, hint=hint, probe=probe)
+        self.kind = kind
+
+
 class Exhausted(HostError):
     """A limit of the host leaves no room for one more container: it may go when another one has ended."""
 
@@ -97,11 +113,12 @@ class SetupError(GuntainerError):
         errno: the kernel's answer.
     """
 
-    def __init__(self, step: str, subject: str, errno: int, *, hint: str = "") -> None:
+    def __init__(self, step: str, subject: str, errno: int, *, hint: str = "", probe: str = "") -> None:
         why = os.strerror(errno) if errno else "failed"
         if errno == 9:  # EBADF: descriptors have fixed numbers in a launch
             hint = hint or "too few open files are allowed: raise `ulimit -n`"
-        super().__init__(f"{step} {subject}: {why}".replace("  ", " "), hint=hint)
+            probe = probe or "nofile"
+        super().__init__(f"{step} {subject}: {why}".replace("  ", " "), hint=hint, probe=probe)
         self.step = step
         self.subject = subject
         self.errno = errno

@@ -77,10 +77,13 @@ def _read(
 
 def setup_error(step: str, subject: str, number: int) -> errors.SetupError:
     """The typed error of an operation that failed, with what the user can do about it."""
-    hint = _HINTS.get((step, number), "")
+    from guntainer import refusals
+
+    hint, probe = refusals.of_setup(step, subject, number)
+    hint = hint or _HINTS.get((step, number), "")
     if number == errno.EOVERFLOW:
         hint = "the rootfs has files of other users, which a single id can not change; unpack it as yourself"
-    return errors.SetupError(step, subject, number, hint=hint)
+    return errors.SetupError(step, subject, number, hint=hint, probe=probe)
 
 
 def exec_error(name: str, attempts: list[int], head: bytes) -> errors.SetupError:
@@ -112,9 +115,13 @@ def exec_error(name: str, attempts: list[int], head: bytes) -> errors.SetupError
 
 
 _HINTS = {
-    ("id_map", errno.EPERM): "is this host's AppArmor or SELinux restricting user namespaces?",
+    ("id_map", errno.EPERM): "is this host's SELinux restricting user namespaces?",
+    ("id_map", errno.ENOENT): "is /proc mounted here?",
     ("mount", errno.EPERM): "parts of this host's /proc are masked, as in many CI containers",
     ("overlay", errno.EINVAL): "does the file system of TMPDIR support overlayfs? try --scratch memory",
+    ("credentials", errno.EINVAL): "the user is none of the ids that are mapped",
+    ("session_keyring", errno.EDQUOT): "too many keys; see kernel.keys.maxkeys",
+    ("seccomp", errno.EINVAL): "does this kernel have CONFIG_SECCOMP_FILTER? try --security-opt seccomp=unconfined",
     ("workdir", errno.ENOENT): "-w/--workdir names a folder that is not in the rootfs",
     ("overlay", errno.ELOOP): "the store and TMPDIR must not lie inside of the rootfs",
     ("hold", errno.ENOENT): "the volume's source is gone",
@@ -126,24 +133,11 @@ _HINTS = {
 }
 
 
-def clone_error(number: int) -> errors.HostError:
-    """Why clone3 was refused, in words: clone(2), user_namespaces(7)."""
-    if number == errno.ENOSPC:
-        return errors.Exhausted(
-            "no more namespaces are allowed (ENOSPC)", hint="raise user.max_user_namespaces and its kin with sysctl"
-        )
-    if number == errno.EPERM:
-        return errors.HostError(
-            "this host does not let you make user namespaces (EPERM)",
-            hint="see kernel.unprivileged_userns_clone, AppArmor, or the seccomp profile of an outer container",
-        )
-    if number == errno.EAGAIN:
-        return errors.Exhausted("no more processes are allowed (EAGAIN)", hint="raise `ulimit -u` or pids.max")
-    if number in (errno.EMFILE, errno.ENFILE):
-        return errors.Exhausted(
-            f"no more descriptors are allowed ({errno.errorcode[number]})", hint="raise `ulimit -n`"
-        )
-    return errors.HostError(f"clone3: {os.strerror(number)}")
+def clone_error(number: int, kind: str) -> errors.HostError:
+    """Why clone3 was refused, in words; `kind` is the namespace that is refused, "" where it is none."""
+    from guntainer import refusals
+
+    return refusals.of_clone(number, kind)
 
 
 def exit_of(status: int, faults: FaultPipe, launch_id: int, operations: tuple[Any, ...]) -> report.Exit:

@@ -22,7 +22,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from guntainer.cgroups.cgroup import Cgroup
+    from guntainer.cgroups.usage import Usage
     from guntainer.jobs.model import Job
+    from guntainer.ladder import Rung
+    from guntainer.network.link import Link
     from guntainer.terminal import Terminal
 
 _STOPPING = (_signal.SIGTERM, _signal.SIGHUP)
@@ -32,26 +36,39 @@ _FORWARDED = (_signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGQUIT, _signal.SIGCONT
 class Foreground:
     """The container of one `run`."""
 
-    def __init__(self, job: Job, tree: str, ground: assembly.Ground, *, terminal: bool, note: Callable[[str], None]):
+    def __init__(
+        self,
+        job: Job,
+        tree: str,
+        ground: assembly.Ground,
+        *,
+        terminal: bool,
+        descend: Callable[[Rung], None],
+        note: Callable[..., None] = lambda *_: None,
+    ):
         self._job = job
         self._tree = tree
         self._ground = ground
         self._terminal = terminal
+        self._descend = descend
         self._note = note
+        self._link: Link | None = None
         self._faults = faults.FaultPipe()
         self._life = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._launches = child.Launches(self._faults.write_fd, self._life, parent=False)
         self._operations: tuple[tuple[object, ...], ...] = ()
-        self._pid = 0
-        self._pidfd = -1
+        self._target = stopping.Target()
         self._steps: Iterator[float] | None = None
         self._timers: dict[Callable[[], None], float] = {}
         self._tty: Terminal | None = None
-        self._deaf = stopping.Deaf(0, -1, self._later)
+        self._deaf = stopping.Deaf(self._target, self._later)
         self._asked = 0
         self._timed_out = False
         self._watched = False
         self._poll = select.poll()
+        self._cgroup: Cgroup | None = None
+        self.usage: Usage | None = None
+        """What the container has used; of one with limits."""
         self.layer = ""
 
     def run(self) -> report.Exit:
@@ -66,28 +83,43 @@ class Foreground:
     def _attempt(self, signals: _Signals, isolation: str, *, copy: bool) -> report.Exit:
         try:
             return self._once(signals, isolation, copy=copy)
-        except errors.SetupError as error:
-            lower = assembly.next_rung(error, isolation, copy=copy)
+        except (errors.SetupError, errors.NamespaceRefused) as error:
+            from guntainer import ladder
+
+            lower = ladder.next_rung(error, isolation, copy=copy)
             if lower is None:
                 raise
-            isolation, copy, why = lower
-            self._note(why)
-            return self._attempt(signals, isolation, copy=copy)
+            self._descend(lower)
+            return self._attempt(signals, lower.isolation, copy=lower.copy)
 
     def _once(self, signals: _Signals, isolation: str, *, copy: bool) -> report.Exit:
         fds: list[int] = []
         try:
             stdio = self._open_terminal(fds) if self._terminal else planner.Stdio()
+            if self._job.network == "private":
+                self._link = self._open_link()
+            self._cgroup = self._ground.new_cgroup(self._job.limits)
             made = self._assemble(stdio, fds, isolation, copied=self._copied(signals) if copy else "")
             self.layer = made.layer
+            if self._cgroup is not None:
+                self._limit(self._cgroup, made)
             if self._tty is not None:
                 self._tty.enter(signals.ending)
-            self._launch(made, fds)
+            self._launch(made, [*fds, *self._lent()])
             _close(fds)
             status = self._wait(signals)
+            if self._link is not None and self._steps is None:
+                self._pass_on(self._link)
         finally:
             _close(fds)
             self._end()
+            if self._cgroup is not None:
+                self.usage = self._cgroup.usage()
+                self._cgroup.remove()
+                self._cgroup = None
+            if self._link is not None:
+                self._link.close()
+                self._link = None
             if self._tty is not None:
                 self._tty.close()
                 self._tty = None
@@ -102,6 +134,36 @@ class Foreground:
         fds.append(theirs.detach())
         self._tty = tty = terminal.Terminal(ours, self._typed, self._ask, self._later)
         return planner.Stdio(terminal=0, rows=tty.rows, columns=tty.columns)
+
+    def _open_link(self) -> Link:
+        from guntainer.network.link import Link
+
+        link = Link(self._job, lambda: self._ground.run().path, lambda text: self._note(text, "warning"))
+        for text in link.published():
+            self._note(text)
+        return link
+
+    def _limit(self, cgroup: Cgroup, made: assembly.Assembly) -> None:
+        cgroup.limit(made.spec["linux"]["resources"], best_effort=self._job.limits.best_effort)
+        for text in cgroup.notes:
+            self._note(text, "warning")
+
+    def _lent(self) -> list[int]:
+        """Descriptors that are handed over and stay somebody else's."""
+        link = [] if self._link is None else [self._link.theirs]
+        return link if self._cgroup is None else [*link, self._cgroup.fd]
+
+    def _pass_on(self, link: Link) -> None:
+        """What the command has sent last is passed on."""
+        import time
+
+        for wait_s in link.passing_on():
+            time.sleep(wait_s)
+
+    def _expect(self) -> None:
+        """The network's tool has had its time."""
+        if self._link is not None and self._link.rising:
+            self._link.late()
 
     def _assemble(self, stdio: planner.Stdio, fds: list[int], isolation: str, *, copied: str) -> assembly.Assembly:
         init = ""
@@ -122,6 +184,8 @@ class Foreground:
             init=init,
             isolation=isolation,
             copied=copied,
+            network=len(fds) if self._link is not None else -1,
+            cgroup=len(fds) + (self._link is not None) if self._cgroup is not None else -1,
         )
 
     def _copied(self, signals: _Signals) -> str:
@@ -144,43 +208,53 @@ class Foreground:
     def _launch(self, made: assembly.Assembly, fds: list[int]) -> None:
         self._operations = made.plan[1:4]
         try:
-            self._pid, self._pidfd = self._launches.launch(made.data, fds, 1)
+            self._target = stopping.Target(*self._launches.launch(made.data, fds, 1))
         except OSError as error:
-            raise faults.clone_error(error.errno or 0) from None
-        self._deaf = stopping.Deaf(self._pid, self._pidfd, self._later)
+            raise faults.clone_error(error.errno or 0, error.filename or "") from None
+        self._target.cgroup = self._cgroup
+        self._deaf = stopping.Deaf(self._target, self._later)
         self._timers.clear()  # of an attempt before this one
         if self._job.timeout_s is not None:
             self._later(self._expire, self._job.timeout_s)
 
     def _end(self) -> None:
         """Whatever happened: no process is left, and the pidfd is closed."""
-        if self._pidfd >= 0:
+        target, self._target = self._target, stopping.Target()
+        if target.pidfd >= 0:
             try:
-                stopping.kill(self._pidfd)
-                os.waitpid(self._pid, 0)
+                target.kill()
+                os.waitpid(target.pid, 0)
             except ChildProcessError:
                 pass  # reaped already
-            os.close(self._pidfd)
-            self._pidfd = -1
+            os.close(target.pidfd)
+        if target.mounts >= 0:
+            os.close(target.mounts)
 
     def _wait(self, signals: _Signals) -> int:
         """Sleep until the container's init has ended; returns its wait status."""
         poll = self._poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
+        poll.register(self._target.pidfd, select.POLLIN)
         poll.register(signals.fd, select.POLLIN)
         # Where the command is not pid 1, SIGPIPE reaches it.
-        self._watched = self._tty is None and not self._job.init and _is_pipe(1)
+        first = not self._job.init and self._target.mounts < 0
+        self._watched = self._tty is None and first and _is_pipe(1)
         if self._watched:
             poll.register(1, 0)  # POLLERR is always told
+        if self._link is not None:
+            self._link.launched(self._target.pid, lambda fd: poll.register(fd, select.POLLIN), poll.unregister)
+            self._later(self._expect, self._link.patience_s)
         self._take(signals)
         while True:
             if self._tty is not None:
                 self._tty.register(poll)
             for fd, events in poll.poll(self._patience_ms()):
-                if fd == self._pidfd:
+                if fd == self._target.pidfd:
                     return self._reap()
                 if fd == signals.fd:
                     self._take(signals)
+                elif self._link is not None and self._link.owns(fd):
+                    self._link.ready(fd)
+                    break  # what it has closed must not be looked at
                 elif self._tty is not None:
                     self._tty.ready(fd, poll)
                 elif fd == 1:
@@ -205,7 +279,7 @@ class Foreground:
                 self._deaf.reader_left()
         self._deaf.ended()
         self._deaf.close()
-        return os.waitpid(self._pid, 0)[1]
+        return os.waitpid(self._target.pid, 0)[1]
 
     def _later(self, due: Callable[[], None], seconds: float) -> None:
         """Call `due` after so long; the time that was set for it before does not count any more."""
@@ -235,7 +309,7 @@ class Foreground:
     def _signal(self, number: int) -> None:
         if number == _signal.SIGINT:
             if self._asked:
-                stopping.kill(self._pidfd)  # twice: killed
+                self._target.kill()  # twice: killed
             else:
                 self._asked = number
                 self._stop(number)
@@ -244,7 +318,7 @@ class Foreground:
         else:
             if number == _signal.SIGCONT and self._tty is not None:
                 self._tty.resume()
-            stopping.send(self._pidfd, number)
+            self._target.send(number)
 
     def _ask(self, number: int) -> None:
         """Stop for a signal: one that has come, or SIGHUP or SIGPIPE because the caller's terminal is lost."""
@@ -267,7 +341,7 @@ class Foreground:
 
     def _stop(self, number: int) -> None:
         if self._steps is None:
-            self._steps = stopping.stop(self._pid, self._pidfd, number, self._job.stop_timeout_s)
+            self._steps = stopping.stop(self._target, number, self._job.stop_timeout_s)
             self._step()
 
     def _step(self) -> None:
@@ -289,6 +363,10 @@ class Foreground:
             )
         if self._deaf.unread and not result.ok:
             return report.signalled(_signal.SIGPIPE)
+        if self.usage is not None:
+            from guntainer.cgroups.usage import verdict
+
+            return verdict(result, self.usage, self._job.limits)
         return result
 
 

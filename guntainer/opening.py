@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from guntainer.idmap import Ids
     from guntainer.jobs.model import Job
+    from guntainer.store.lookup import Lease
 
 
 def check_sources(job: Job) -> None:
@@ -44,6 +46,7 @@ class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the
         self,
         job: Job,
         store: str | None,
+        ids: Ids,
         folder: Callable[[], Any],
         progress: Callable[[int, int], None] | None = None,
         meanwhile: Callable[[], None] | None = None,
@@ -52,6 +55,7 @@ class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the
         self._job = job
         self._note = note
         self._store = store
+        self._ids = ids
         self._folder = folder
         self._unpacking: dict[str, Any] = {"progress": progress, "meanwhile": meanwhile}
         self._lease: Any = None
@@ -63,7 +67,7 @@ class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the
             return self._temporary(path, kind)
         from guntainer.store.lookup import open_store
 
-        store = open_store(self._store)
+        store = open_store(self._store, self._ids)
         if kind == "folder":
             return path, store.path
         store.tidy()
@@ -72,8 +76,9 @@ class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the
             from guntainer.store import fill
 
             self._lease = fill.lease(store, path, sha256=self._job.rootfs.sha256, **self._unpacking)
-            if self._lease.left_out and self._note is not None:
-                self._note(left_out(self._job.rootfs.name, self._lease.left_out))
+            if self._note is not None:
+                for text in not_as_packed(self._job.rootfs.name, self._lease):
+                    self._note(text)
         check_architecture(self._lease.architecture, self._job.rootfs.name)
         return self._lease.tree, store.path
 
@@ -83,7 +88,9 @@ class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the
             return path, folder
         from guntainer.store import fill
 
-        tree = fill.unpack_temporary(path, f"{folder}/rootfs", sha256=self._job.rootfs.sha256, **self._unpacking)
+        tree = fill.unpack_temporary(
+            path, f"{folder}/rootfs", ids=self._ids, sha256=self._job.rootfs.sha256, **self._unpacking
+        )
         return tree, folder
 
     def __exit__(self, *_: object) -> None:
@@ -91,9 +98,15 @@ class open_rootfs:  # noqa: N801 - used as a function; contextlib would cost the
             self._lease.release()
 
 
-def left_out(name: str, count: int) -> str:
-    """For the user: what of an archive is not in the rootfs."""
-    return f"{name}: {count} device{'' if count == 1 else 's'} or sockets left out: a user can not make them"
+def not_as_packed(name: str, lease: Lease) -> list[str]:
+    """For the user: what of an archive is not in the rootfs as it was."""
+    notes = []
+    if lease.left_out:
+        s = "" if lease.left_out == 1 else "s"
+        notes.append(f"{name}: {lease.left_out} device{s} or sockets left out: a user can not make them")
+    if lease.unmapped:
+        notes.append(f"{name}: {lease.unmapped} entries of users that are not mapped are root's now")
+    return notes
 
 
 _ROOT_FOLDERS = ("bin", "etc", "usr", "lib", "sbin")

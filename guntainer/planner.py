@@ -7,21 +7,24 @@ folders of the skeleton. It is let go before any path of the user's or of the ro
 
 from __future__ import annotations
 
-from guntainer.init import ops
+from guntainer import capabilities
+from guntainer.init import ops, reaper
 from guntainer.kernel import abi
+from guntainer.spec import ANNOTATION
 from guntainer.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from guntainer.spec import Spec, SpecMount
+    from guntainer.spec import Linux, Spec, SpecMount
 
     Plan = tuple[Any, ...]
 
 FULL = "full"
 HOST_PROC = "host-proc"
-"""The rungs of the ladder: everything; /proc of the host, read-only, where a new one is refused."""
+NO_PID = "no-pid"
+"""The rungs of the ladder, see `ladder`: everything; the host's /proc; no pid namespace either."""
 
 
 class Root(Value):
@@ -35,6 +38,8 @@ class Root(Value):
     """An empty folder of ours; nothing is seen there outside of the container's mount namespace."""
     memory_size: str | None = None
     """Not None: the writable layer is a tmpfs on the mount point; "" or a size as tmpfs(5) takes it."""
+    empty: str = ""
+    """A folder in which there is nothing: what folders of the kernel's file systems are hidden behind."""
     folder: str = ""
     """A private copy of the rootfs, where overlayfs is refused."""
 
@@ -60,23 +65,45 @@ def plan(
     folders: frozenset[str] = frozenset(),
     limits: tuple[tuple[int, int, int], ...] = (),
     isolation: str = FULL,
+    mapped: bool = False,
+    seccomp: bytes = b"",
+    network: int = -1,
+    cgroup: int = -1,
 ) -> Plan:
     """The Plan of a Spec: (clone flags, operations, argv, environment, init), plain values for marshal.
 
     Args:
         folders: bind sources that are folders; the others are files.
-        init: "": the command is pid 1; "reaper": ours; a digit: the index of the descriptor of the host's.
+        init: "": the command is pid 1; "reaper": ours; a digit: the index of the descriptor of the host's. Without a pid
+            namespace it is always ours.
         limits: (resource, soft, hard) to set before the command.
+        mapped: whoever clones is in a user namespace with these maps already, in which the container stays.
+        seccomp: a filter, as seccomp(2) takes it; empty: none.
+        network: the index of the socket through which a private network is asked for; -1: there is none.
+        cgroup: the index of the descriptor of the container's own control group; -1: it stays in the caller's.
     """
     process = spec["process"]
     flags = 0
     for namespace in spec["linux"]["namespaces"]:
         flags |= abi.NAMESPACES[namespace["type"]]
-    operations: list[tuple[Any, ...]] = [
-        ("id_map", _map_text(spec["linux"]["uidMappings"]), _map_text(spec["linux"]["gidMappings"])),
-        ("death_signal",),
-        ("new_session",),
-    ]
+    death_signal: tuple[Any, ...] = ("death_signal",)
+    if isolation == NO_PID:
+        flags &= ~abi.CLONE_NEWPID
+        init = reaper.AS_SUBREAPER
+        death_signal = ("death_signal", reaper.SUPERVISOR_DIED)
+    operations: list[tuple[Any, ...]] = []
+    if cgroup >= 0:
+        flags &= ~abi.CLONE_NEWCGROUP
+        operations.append(_into_cgroup(spec, _index(cgroup)))
+    if mapped:
+        flags &= ~abi.CLONE_NEWUSER
+    else:
+        operations.append(("id_map", _map_text(spec["linux"]["uidMappings"]), _map_text(spec["linux"]["gidMappings"])))
+    operations += [death_signal, ("new_session",)]
+    if cgroup >= 0:
+        operations.append(("cgroup_namespace",))
+    if network >= 0:
+        operations.append(("offer_network", _index(network), _ping_groups(spec["linux"]["gidMappings"])))
     if stdio.terminal < 0:
         operations.append(("stdio", *(_index(place) for place in (stdio.stdin, stdio.stdout, stdio.stderr))))
     operations.append(("private_mounts",))
@@ -84,6 +111,7 @@ def plan(
     kernels, users = _mounts(spec["mounts"], folders, operations, isolation)
     operations.append(("pivot", root.folder or _merged(root)))
     operations += kernels
+    operations += _fences(spec["linux"], root.empty)
     operations.append(("leave_host",))
     operations += users
     if stdio.terminal >= 0:
@@ -93,16 +121,79 @@ def plan(
     operations.append(("hostname", spec["hostname"]))
     if flags & abi.CLONE_NEWNET:
         operations.append(("loopback_up",))
+    if network >= 0:
+        operations.append(("await_network", _index(network)))
+    limits = _rlimits(process.get("rlimits", []), limits)
     if limits:
         operations.append(("limits", limits))
-    if process["cwd"] != "/":
-        operations.append(("workdir", process["cwd"]))
-    if process["noNewPrivileges"]:
-        operations.append(("no_new_privileges",))
+    operations += _privileges(spec, death_signal, mapped=mapped, seccomp=seccomp)
     environment = dict(pair.split("=", 1) for pair in process["env"])
     if init.isdecimal():
         init = str(_index(int(init)))
     return (flags, tuple(operations), tuple(process["args"]), environment, init)
+
+
+def _fences(linux: Linux, empty: str) -> list[tuple[Any, ...]]:
+    """What of the kernel's file systems is hidden or read-only."""
+    fences: list[tuple[Any, ...]] = []
+    if linux["maskedPaths"]:
+        fences.append(("mask", tuple(linux["maskedPaths"]), empty))
+    if linux["readonlyPaths"]:
+        fences.append(("read_only", tuple(linux["readonlyPaths"])))
+    return fences
+
+
+def _privileges(spec: Spec, death_signal: tuple[Any, ...], *, mapped: bool, seccomp: bytes) -> list[tuple[Any, ...]]:
+    """Last of all, in this order: each step takes away what the ones before it need."""
+    process = spec["process"]
+    operations: list[tuple[Any, ...]] = []
+    if spec["annotations"][ANNOTATION + "seccomp"] != "default":
+        operations.append(("session_keyring",))  # our own profile keeps the command from every keyring anyway
+    kept = process["capabilities"]["bounding"]
+    dropped = tuple(number for number, name in enumerate(capabilities.KNOWN) if name not in kept)
+    if dropped:
+        operations.append(("capabilities", dropped))
+    user = process["user"]
+    if mapped:
+        groups = tuple(user.get("additionalGids", ()))
+        operations.append(("credentials", user["uid"], user["gid"], groups))
+        if user["uid"]:
+            operations.append(death_signal)  # a change of credentials takes it away: prctl(2)
+    if process["cwd"] != "/":
+        operations.append(("workdir", process["cwd"]))
+    if process["noNewPrivileges"]:
+        operations.append(("no_new_privileges",))
+    if seccomp:
+        operations.append(("seccomp", seccomp))
+    return operations
+
+
+_SET_UP_BYTES = 64 << 20
+_MOUNT_BYTES = 1 << 20
+"""More than a set-up ever takes of the container's memory: 0.4 MiB, the arguments (6 MiB at most), its mounts."""
+
+
+def _into_cgroup(spec: Spec, index: int) -> tuple[Any, ...]:
+    from guntainer.resources import settings
+
+    resources = spec["linux"].get("resources", {})
+    shown = ", ".join(f"{one.files[0]} {one.texts[0]}" for one in settings(resources))
+    least = _SET_UP_BYTES + _MOUNT_BYTES * len(spec["mounts"])
+    own_memory = resources.get("memory", {}).get("limit", least) < least
+    return ("into_cgroup", index, own_memory, shown)
+
+
+def _rlimits(asked: list[dict[str, Any]], limits: tuple[tuple[int, int, int], ...]) -> tuple[tuple[int, int, int], ...]:
+    """Those that the spec asks for, and of the others those that it does not."""
+    if not asked:
+        return limits
+    from guntainer.jobs.limits import ULIMITS
+
+    chosen = {which: (which, soft, hard) for which, soft, hard in limits}
+    for one in asked:
+        which = ULIMITS[one["type"].removeprefix("RLIMIT_").lower()]
+        chosen[which] = (which, one["soft"], one["hard"])
+    return tuple(chosen.values())
 
 
 def _index(place: int) -> int:
@@ -112,6 +203,11 @@ def _index(place: int) -> int:
 
 def _map_text(mappings: list[Any]) -> str:
     return "".join(f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in mappings)
+
+
+def _ping_groups(mappings: list[Any]) -> tuple[int, int]:
+    """Everybody, as docker and podman have it: the first and the last group that there is."""
+    return mappings[0]["containerID"], mappings[-1]["containerID"] + mappings[-1]["size"] - 1
 
 
 def _merged(root: Root) -> str:
@@ -150,16 +246,19 @@ def _mounts(
                 data.append(option)
         if target == "/sys" and kind == "none":
             inside.append(("host_view", "/sys", "/sys", False))
-        elif target == "/proc" and isolation == HOST_PROC:
-            inside.append(("host_view", "/proc", "/proc", True))
+        elif target == "/proc" and isolation != FULL:
+            inside.append(("host_view", "/proc", "/proc", isolation == HOST_PROC))
         elif kind == "none":
             before.append(("hold", slot, mount["source"]))
             attributes = abi.MOUNT_ATTR_RDONLY if flags & abi.MS_RDONLY else 0
             users.append(("place", slot, target, mount["source"] in folders, attributes))
+        elif kind == "cgroup2":
+            inside.append(("cgroup_view", target, flags))
         elif mount["source"] in _KERNELS:
             if target.startswith("/dev/"):
                 inside.append(("folder", target, 0o755))
-            required = kind != "sysfs"  # refused where parts of the outer one are masked; a container can do without
+            # refused where parts of the outer one are masked; a container can do without
+            required = kind != "sysfs"
             inside.append(("mount", kind, target, flags, ",".join(data), required))
             if target == "/dev":
                 inside.append(("devices",))
@@ -179,7 +278,7 @@ def describe(a_plan: Plan) -> str:
     lines = [f"clone with new namespaces: {', '.join(names)}"]
     lines += [ops.describe(operation) for operation in operations]
     if init:
-        lines.append("put an init before the command: " + ("guntainer's own" if init == "reaper" else "the host's"))
+        lines.append("put an init before the command: " + ("guntainer's own" if init in reaper.KINDS else "the host's"))
     lines.append("environment: " + ", ".join(sorted(environment)))
     lines.append("execute " + " ".join(repr(word) if not word or " " in word else word for word in argv))
     width = len(str(len(lines)))

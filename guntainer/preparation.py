@@ -83,8 +83,8 @@ class Preparation:
             lease = self._store.find(path, source.sha256)
             if lease is None:
                 lease = await self._fill(source)
-                if lease.left_out:
-                    self._note(opening.left_out(name, lease.left_out))
+                for text in opening.not_as_packed(name, lease):
+                    self._note(text)
             self._leases.append(lease)
             opening.check_architecture(lease.architecture, name)
             return str(lease.tree)
@@ -93,7 +93,9 @@ class Preparation:
         async with self._unpackers:
             into = f"{self._run().path}/rootfs-{len(self._entries)}"
             return str(
-                await asynchronous.unpack_temporary(path, into, sha256=source.sha256, progress=self._report(name))
+                await asynchronous.unpack_temporary(
+                    path, into, ids=self._store.ids, sha256=source.sha256, progress=self._report(name)
+                )
             )
 
     async def _fill(self, source: Source) -> Lease:

@@ -16,10 +16,11 @@ EXIT = "exit"
 SIGNAL = "signal"
 TIMEOUT = "timeout"
 OOM = "oom"
+PIDS = "pids-limit"
 SETUP = "setup"
 CANCELLED = "cancelled"
 SKIPPED = "skipped"
-REASONS = (EXIT, SIGNAL, TIMEOUT, OOM, SETUP, CANCELLED, SKIPPED)
+REASONS = (EXIT, SIGNAL, TIMEOUT, OOM, PIDS, SETUP, CANCELLED, SKIPPED)
 
 
 class Exit(Value):
@@ -31,7 +32,7 @@ class Exit(Value):
     signal: int | None = None
     core_dumped: bool = False
     message: str = ""
-    """One sentence, for setup, timeout, cancelled and skipped."""
+    """One sentence, for setup, timeout, oom, pids-limit, cancelled and skipped."""
     error: errors.GuntainerError | None = None
     """For setup: what was raised."""
 
@@ -96,8 +97,20 @@ class Result(Value):
     cpu_user_ns: int = 0
     cpu_system_ns: int = 0
     max_rss_bytes: int = 0
+    """Of the largest process; less than all of them had together."""
+    memory_peak_bytes: int | None = None
+    """The most that the container had; None where its memory was not limited, or the kernel does not tell."""
+    cpu_throttled_ns: int = 0
+    """For how long it could have run, and was kept from it by its limit."""
+    oom_kills: int = 0
+    pids_refused: int = 0
+    """How often its limit kept it from starting a process."""
+    limits: tuple[tuple[str, str], ...] = ()
+    """What was written to its control group: (file, text)."""
     isolation: str = ""
     """The rung of the ladder that was reached: "full", …"""
+    userns: str = ""
+    """Which ids were mapped: "single" or "range"."""
     scratch: str = ""
     """Where the writable layer lay: "overlay on disk", "overlay on memory", "copy"."""
     stdout: str | None = None
@@ -112,7 +125,7 @@ class Result(Value):
 
     @property
     def outcome(self) -> str:
-        """ok, failed, timeout, oom, error, cancelled or skipped: the word in the table."""
+        """ok, failed, timeout, oom, pids-limit, error, cancelled or skipped: the word in the table."""
         if self.exit.ok:
             return "ok"
         return {EXIT: "failed", SIGNAL: "failed", SETUP: "error"}.get(self.exit.reason, self.exit.reason)

@@ -10,7 +10,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_COLOURS = {"ok": "32", "failed": "31", "error": "31", "timeout": "31", "oom": "31", "cancelled": "33", "skipped": "33"}
+_BAD = dict.fromkeys(("failed", "error", "timeout", "oom", "pids-limit"), "31")
+_COLOURS = {"ok": "32", **_BAD, "cancelled": "33", "skipped": "33"}
+_WITH_CODE = (report.EXIT, report.SIGNAL, report.TIMEOUT, report.OOM, report.PIDS)
 JSON_VERSION = 1
 
 
@@ -47,7 +49,7 @@ def table(a_report: report.Report, *, colour: bool) -> str:
     """The closing table and its summary line."""
     rows = [("JOB", "OUTCOME", "CODE", "TIME", "")]
     for result in a_report.results:
-        code = str(result.exit.code) if result.exit.reason in (report.EXIT, report.SIGNAL, report.TIMEOUT) else "-"
+        code = str(result.exit.code) if result.exit.reason in _WITH_CODE else "-"
         said = "" if result.exit.reason == report.EXIT else visible(result.exit.describe())
         rows.append((visible(result.id), result.outcome, code, duration(result.wall_ns), said))
     widths = [max(width_of(row[column]) for row in rows) for column in range(4)]
@@ -86,6 +88,7 @@ def json_object(result: report.Result) -> dict[str, Any]:
         "signal": exit_.signal,
         "core_dumped": exit_.core_dumped,
         "message": exit_.message,
+        "probe": exit_.error.probe if exit_.error else "",
         "started_at": result.started_at,
         "prepare_ns": result.prepare_ns,
         "queue_ns": result.queue_ns,
@@ -93,7 +96,13 @@ def json_object(result: report.Result) -> dict[str, Any]:
         "cpu_user_ns": result.cpu_user_ns,
         "cpu_system_ns": result.cpu_system_ns,
         "max_rss_bytes": result.max_rss_bytes,
+        "memory_peak_bytes": result.memory_peak_bytes,
+        "cpu_throttled_ns": result.cpu_throttled_ns,
+        "oom_kills": result.oom_kills,
+        "pids_refused": result.pids_refused,
+        "limits": dict(result.limits),
         "isolation": result.isolation,
+        "userns": result.userns,
         "scratch": result.scratch,
         "notes": list(result.notes),
     }

@@ -37,6 +37,29 @@ def read_inside(tree: str, path: str) -> bytes:
         os.close(fd)
 
 
+_PACKAGE_MANAGERS = ("var/lib/dpkg", "etc/apk", "var/lib/rpm", "usr/lib/sysimage/rpm", "var/lib/pacman", "var/db/xbps")
+
+
+def has_package_manager(tree: str) -> bool:
+    """Whether this is a distribution's rootfs, whose packages want owners and devices."""
+    return any(_is_folder_inside(tree, path) for path in _PACKAGE_MANAGERS)
+
+
+def _is_folder_inside(tree: str, path: str) -> bool:
+    try:
+        root = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        rules = abi.RESOLVE_IN_ROOT | abi.RESOLVE_NO_MAGICLINKS
+        os.close(syscalls.openat2(root, path, os.O_PATH | os.O_DIRECTORY, resolve=rules))
+    except OSError:
+        return False
+    finally:
+        os.close(root)
+    return True
+
+
 def _rows(tree: str, path: str, columns: int) -> list[list[str]]:
     text = read_inside(tree, path).decode("utf-8", "surrogateescape")
     rows = [line.split(":") for line in text.splitlines() if not line.startswith("#")]
@@ -60,10 +83,23 @@ def account(tree: str, user: str | None) -> Account:
     else:
         uid = _number(row[2], user)
     gid = _number(row[3], user) if row is not None else 0
+    groups: tuple[int, ...] = ()
     if group:
         gid = _group(tree, group, user)
+    elif row is not None:
+        groups = _member_of(tree, row[0], gid)
     home = row[5] if row is not None and len(row) > 5 and row[5].startswith("/") else "/root" if uid == 0 else "/"
-    return Account(uid=uid, gid=gid, home=home)
+    return Account(uid=uid, gid=gid, groups=groups, home=home)
+
+
+_MOST_GROUPS = 256
+
+
+def _member_of(tree: str, name: str, gid: int) -> tuple[int, ...]:
+    """The groups besides `gid` that the rootfs's group(5) has this user in."""
+    rows = [row for row in _rows(tree, "etc/group", 4) if name in row[3].split(",") and row[2].isdecimal()]
+    found = dict.fromkeys(int(row[2]) for row in rows if int(row[2]) <= _ID_LIMIT)
+    return tuple(one for one in found if one != gid)[:_MOST_GROUPS]
 
 
 def _group(tree: str, group: str, user: str | None) -> int:

@@ -19,9 +19,11 @@ import errno
 import fcntl
 import os
 
-from guntainer import errors, interrupts
+from guntainer import errors, hostids, interrupts
 
 _TRIES = 100
+CGROUP_RECORD = "cgroup"
+"""A file in a run folder: where the run has its control groups."""
 
 
 def temporary_folder() -> str:
@@ -37,22 +39,27 @@ def temporary_folder() -> str:
     raise errors.HostError(
         f"no folder for temporary files: {', '.join(p for p in wanted if p)} can not be written",
         hint="set TMPDIR to one that can",
+        probe="tmpdir",
     )
 
 
 def _base() -> str:
-    path = f"{temporary_folder()}/guntainer-{os.geteuid()}"
+    path = f"{temporary_folder()}/guntainer-{hostids.UID}"
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
         pass
     except OSError as error:
-        raise errors.HostError(f"can not make the run folder: {errors.describe_oserror(error)}") from None
+        raise errors.HostError(
+            f"can not make the run folder: {errors.describe_oserror(error)}", probe="tmpdir"
+        ) from None
     status = os.lstat(path)
     # The name is known to everybody on the host: what lies there must be ours and nobody else's to write.
     if (status.st_mode & 0o170000) != 0o040000 or status.st_uid != os.geteuid():
         raise errors.HostError(
-            f"{path} is not a folder of yours", hint="remove it, or set TMPDIR to a folder of your own"
+            f"{path} is not a folder of yours",
+            hint="remove it, or set TMPDIR to a folder of your own",
+            probe="tmpdir",
         )
     if status.st_mode & 0o077:
         os.chmod(path, 0o700)
@@ -89,7 +96,7 @@ class RunFolder:
             except OSError as error:
                 if lock >= 0:
                     _unlink(f"{base}/{name}.lock")
-                raise errors.HostError(_full(error)) from None
+                raise errors.HostError(_full(error), probe="tmpdir") from None
             finally:
                 if lock >= 0 and self._lock != lock:
                     os.close(lock)
@@ -109,7 +116,7 @@ class RunFolder:
             _make_upper(f"{folder}/upper")
             os.mkdir(f"{folder}/work", 0o755)
         except OSError as error:
-            raise errors.HostError(_full(error)) from None
+            raise errors.HostError(_full(error), probe="tmpdir") from None
         return folder
 
     def give_back(self, folder: str) -> bool:
@@ -223,7 +230,7 @@ def remove_layer(folder: str) -> bool:
 def remove_stale() -> int:
     """Remove the folders of runs that were killed; returns how many there were."""
     try:
-        base = f"{temporary_folder()}/guntainer-{os.geteuid()}"
+        base = f"{temporary_folder()}/guntainer-{hostids.UID}"
         if os.lstat(base).st_uid != os.geteuid():
             return 0
         names = [name for name in os.listdir(base) if name.endswith(".lock")]
@@ -238,7 +245,10 @@ def remove_stale() -> int:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(lock).st_nlink and remove_layer(path[: -len(".lock")]):
+            folder = path[: -len(".lock")]
+            if os.path.exists(f"{folder}/{CGROUP_RECORD}"):
+                _remove_cgroups(folder)
+            if os.fstat(lock).st_nlink and remove_layer(folder):
                 _unlink(path)
                 removed += 1
         except OSError:
@@ -249,10 +259,17 @@ def remove_stale() -> int:
     return removed
 
 
+def _remove_cgroups(folder: str) -> None:
+    from guntainer.cgroups.subtree import remove_left
+
+    with open(f"{folder}/{CGROUP_RECORD}", encoding="utf-8", errors="surrogateescape") as file:
+        remove_left(file.read())
+
+
 _MOUNT_POINTS = ("proc", "sys", "dev", "etc")
 
 
-def _host_text(path: str) -> str:
+def host_text(path: str) -> str:
     """A host file's text; "" where it is missing, dangling or not readable."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
@@ -261,11 +278,29 @@ def _host_text(path: str) -> str:
         return ""
 
 
-def skeleton(parent: str, *, hostname: str, network: str, with_etc: bool = True) -> str:
+APT_DROP_IN = "apt/apt.conf.d/00guntainer-one-id"
+_APT_TEXT = """\
+// One id is mapped in this container, so there is no user _apt to drop to.
+APT::Sandbox::User "root";
+"""
+
+
+def skeleton(
+    parent: str,
+    *,
+    hostname: str,
+    network: str,
+    dns: tuple[str, ...] = (),
+    add_hosts: tuple[tuple[str, str], ...] = (),
+    with_etc: bool = True,
+    with_apt: bool = False,
+) -> str:
     """The skeleton layer for these settings, made in `parent` if it is not there yet.
 
     Args:
+        network, dns, add_hosts: as of a Job.
         with_etc: False where the rootfs's /etc is not a folder: a folder over it would hide what it leads to.
+        with_apt: tell apt not to change its user: apt.conf(5). Only where /etc/apt/apt.conf.d is a folder.
 
     Returns:
         the path of a folder named after its content, so that two hosts' settings never share one.
@@ -273,11 +308,15 @@ def skeleton(parent: str, *, hostname: str, network: str, with_etc: bool = True)
     files = {
         "hostname": hostname + "\n",
         "hosts": _hosts(hostname, network),
-        "resolv.conf": _host_text("/etc/resolv.conf") if network == "host" else "",
+        "resolv.conf": host_text("/etc/resolv.conf") if network != "none" else "",
     }
+    if network == "private" or dns or add_hosts:
+        _name_otherwise(files, network, dns, add_hosts)
+    if with_apt:
+        files[APT_DROP_IN] = _APT_TEXT
     if not with_etc:
         files = {}
-    content = "\0".join(files.values()).encode("utf-8", "surrogateescape")
+    content = "\0".join(f"{name}\0{text}" for name, text in files.items()).encode("utf-8", "surrogateescape")
     path = f"{parent}/{_name(content)}"
     if os.path.isdir(path):
         return path
@@ -288,6 +327,7 @@ def skeleton(parent: str, *, hostname: str, network: str, with_etc: bool = True)
             os.mkdir(f"{made}/{name}")
             os.chmod(f"{made}/{name}", 0o755)
         for name, text in files.items():
+            _make_folders(f"{made}/etc", name)
             with open(f"{made}/etc/{name}", "w", encoding="utf-8", errors="surrogateescape") as file:
                 os.fchmod(file.fileno(), 0o644)
                 file.write(text)
@@ -299,8 +339,30 @@ def skeleton(parent: str, *, hostname: str, network: str, with_etc: bool = True)
         if os.path.isdir(made):
             remove_tree(made)
         if not os.path.isdir(path):  # else another process was quicker
-            raise errors.StoreError(f"can not make the skeleton layer: {errors.describe_oserror(error)}") from None
+            raise errors.StoreError(
+                f"can not make the skeleton layer: {errors.describe_oserror(error)}", probe="store"
+            ) from None
     return path
+
+
+def _name_otherwise(
+    files: dict[str, str], network: str, dns: tuple[str, ...], add_hosts: tuple[tuple[str, str], ...]
+) -> None:
+    """Names as a private network or the user wants them, in place of the host's."""
+    from guntainer import naming
+
+    files["hosts"] = naming.hosts(files["hosts"], add_hosts)
+    text = naming.resolv_conf(network, dns, files.pop("resolv.conf"))
+    if text is not None:
+        files["resolv.conf"] = text
+
+
+def _make_folders(base: str, name: str) -> None:
+    parts = name.split("/")[:-1]
+    for depth in range(1, len(parts) + 1):
+        path = f"{base}/{'/'.join(parts[:depth])}"
+        os.mkdir(path)
+        os.chmod(path, 0o755)
 
 
 def _name(content: bytes) -> str:
@@ -314,4 +376,4 @@ def _hosts(hostname: str, network: str) -> str:
     own = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
     if network != "host":
         return own
-    return _host_text("/etc/hosts").rstrip("\n") + f"\n127.0.1.1\t{hostname}\n" if os.path.exists("/etc/hosts") else own
+    return host_text("/etc/hosts").rstrip("\n") + f"\n127.0.1.1\t{hostname}\n" if os.path.exists("/etc/hosts") else own

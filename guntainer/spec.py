@@ -9,12 +9,13 @@ What the OCI words have no place for stands in annotations below `io.guntainer.`
 
 from __future__ import annotations
 
-from guntainer import errors
-from guntainer.jobs.model import Job, Mount
+from guntainer import capabilities, errors
+from guntainer.jobs.model import NO_LIMITS, Job, Mount
 from guntainer.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from typing import Any, NotRequired, TypedDict
 
     class User(TypedDict):
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
         env: list[str]
         cwd: str
         noNewPrivileges: bool
+        capabilities: dict[str, list[str]]
+        rlimits: NotRequired[list[dict[str, Any]]]
 
     class SpecMount(TypedDict):
         destination: str
@@ -45,6 +48,9 @@ if TYPE_CHECKING:
         namespaces: list[dict[str, str]]
         uidMappings: list[IdMapping]
         gidMappings: list[IdMapping]
+        maskedPaths: list[str]
+        readonlyPaths: list[str]
+        resources: NotRequired[dict[str, dict[str, Any]]]
 
     class Spec(TypedDict):
         ociVersion: str
@@ -59,7 +65,17 @@ if TYPE_CHECKING:
 OCI_VERSION = "1.2.0"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ANNOTATION = "io.guntainer."
+NO_DEVICES: dict[str, tuple[int, int]] = {}
 RESERVED_TARGETS = ("/", "/proc", "/sys", "/dev")
+
+MASKED = (
+    *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
+    *("/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats"),
+    *("/sys/devices/virtual/powercap", "/sys/firmware"),
+)
+"""What tells of the host or of others on it: hidden, as docker and podman have it."""
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+"""What sets something for the whole host."""
 
 
 class Account(Value):
@@ -71,8 +87,17 @@ class Account(Value):
     home: str = "/root"
 
 
-def default_mounts(network: str) -> list[SpecMount]:
-    """The kernel's file systems, as the spec's "Default Filesystems" and docker have them."""
+def default_mounts(
+    network: str, *, cgroups: bool = False, own_cgroup: bool = False, privileged: bool = False
+) -> list[SpecMount]:
+    """The kernel's file systems, as the spec's "Default Filesystems" and docker have them.
+
+    Args:
+        cgroups: the host has cgroup v2 alone: show the container its own part of it.
+        own_cgroup: that part is a control group of its own; else the caller is in it as well.
+        privileged: nothing is read-only that the container may write to.
+    """
+    access = [] if privileged else ["ro"]
     mounts: list[SpecMount] = [
         _mount("/proc", "proc", "proc", "nosuid", "nodev", "noexec"),
         _mount("/dev", "tmpfs", "devfs", "nosuid", "mode=755", "size=65536k"),
@@ -84,7 +109,10 @@ def default_mounts(network: str) -> list[SpecMount]:
     if network == "host":
         mounts.append(_mount("/sys", "none", "/sys", "rbind", "ro"))
     else:
-        mounts.append(_mount("/sys", "sysfs", "sysfs", "nosuid", "nodev", "noexec", "ro"))
+        mounts.append(_mount("/sys", "sysfs", "sysfs", "nosuid", "nodev", "noexec", *access))
+    if cgroups:
+        own = access if own_cgroup else ["ro"]
+        mounts.append(_mount("/sys/fs/cgroup", "cgroup2", "cgroup", "nosuid", "nodev", "noexec", *own))
     return mounts
 
 
@@ -108,14 +136,25 @@ def environment(job: Job, account: Account, *, terminal: str) -> dict[str, str]:
 
 
 def for_job(
-    job: Job, *, tree: str, account: Account, host_uid: int, host_gid: int, terminal: str = "", term: str = "xterm"
+    job: Job,
+    *,
+    tree: str,
+    account: Account,
+    uids: Iterable[tuple[int, int, int]],
+    gids: Iterable[tuple[int, int, int]],
+    cgroups: bool = False,
+    devices: Mapping[str, tuple[int, int]] = NO_DEVICES,
+    terminal: str = "",
+    term: str = "xterm",
 ) -> Spec:
     """The Spec of a job.
 
     Args:
         tree: the unpacked rootfs on the host.
         account: who runs the command, from the rootfs's own passwd.
-        host_uid, host_gid: the caller's ids; they become the account's inside ("single" id map).
+        uids, gids: the id maps, (first inside, first outside, count) each.
+        cgroups: as for `default_mounts`.
+        devices: the disks that the job's limits name, as `resources.of` takes them.
         terminal: "pty" for a pseudo-terminal of the container's own, else "".
         term: the value of TERM.
     """
@@ -124,7 +163,7 @@ def for_job(
     if account.groups:
         user["additionalGids"] = list(account.groups)
     env = environment(job, account, terminal=term)
-    return {
+    config: Spec = {
         "ociVersion": OCI_VERSION,
         "root": {"path": tree, "readonly": job.read_only},
         "hostname": job.hostname,
@@ -134,30 +173,70 @@ def for_job(
             "args": list(job.command) or ["/bin/sh"],
             "env": [f"{key}={value}" for key, value in env.items()],
             "cwd": job.workdir or "/",
-            "noNewPrivileges": False,
+            "noNewPrivileges": job.no_new_privileges,
+            "capabilities": _capabilities(job),
         },
-        "mounts": _all_mounts(job),
+        "mounts": _all_mounts(job, cgroups=cgroups),
         "linux": {
             "namespaces": [{"type": kind} for kind in kinds],
-            "uidMappings": [{"containerID": account.uid, "hostID": host_uid, "size": 1}],
-            "gidMappings": [{"containerID": account.gid, "hostID": host_gid, "size": 1}],
+            "uidMappings": [{"containerID": i, "hostID": o, "size": n} for i, o, n in uids],
+            "gidMappings": [{"containerID": i, "hostID": o, "size": n} for i, o, n in gids],
+            "maskedPaths": _kept(job, MASKED),
+            "readonlyPaths": _kept(job, READ_ONLY),
         },
         "annotations": {
             ANNOTATION + "scratch": job.scratch.kind
             + (f":{job.scratch.size_bytes}" if job.scratch.size_bytes is not None else ""),
             ANNOTATION + "init": "true" if job.init else "false",
+            ANNOTATION + "seccomp": seccomp_of(job),
+            ANNOTATION + "network": job.network,
         },
     }
+    if job.limits != NO_LIMITS:
+        from guntainer import resources
+
+        config["linux"]["resources"] = resources.of(job.limits, devices)
+        config["process"]["rlimits"] = resources.rlimits(job.limits)
+    return config
+
+
+def seccomp_of(job: Job) -> str:
+    """The job's seccomp profile: "default", "unconfined" or a path."""
+    return "unconfined" if job.privileged and job.seccomp == "default" else job.seccomp
+
+
+def capabilities_of(job: Job) -> frozenset[str]:
+    """The capabilities that the container's root has.
+
+    With a private network NET_RAW is none of the default ones, as in podman: frames of one's own making reach the host's
+    loopback through the tools.
+    """
+    add = {"ALL", *job.cap_add} if job.privileged else set(job.cap_add)
+    found = capabilities.chosen(add, job.cap_drop)
+    return found if job.network != "private" or add & {"ALL", "CAP_NET_RAW"} else found - {"CAP_NET_RAW"}
+
+
+def _capabilities(job: Job) -> dict[str, list[str]]:
+    """None is inheritable or ambient: what runs as another user than root has none."""
+    names = sorted(capabilities_of(job))
+    return {"bounding": names, "effective": names, "permitted": names}
+
+
+def _kept(job: Job, paths: tuple[str, ...]) -> list[str]:
+    if job.privileged or "ALL" in job.unmask:
+        return []
+    return [path for path in paths if path not in job.unmask]
 
 
 _REPLACEABLE = ("/dev/shm", "/dev/mqueue")
 
 
-def _all_mounts(job: Job) -> list[SpecMount]:
+def _all_mounts(job: Job, *, cgroups: bool) -> list[SpecMount]:
     """The kernel's file systems, then the user's, a folder before what lies in it, as docker and podman have it."""
     own = sorted(job.mounts, key=lambda mount: normal_path(mount.target).count("/"))
     replaced = {normal_path(mount.target) for mount in own} & set(_REPLACEABLE)
-    defaults = [mount for mount in default_mounts(job.network) if mount["destination"] not in replaced]
+    kernels = default_mounts(job.network, cgroups=cgroups, own_cgroup=job.limits.wanted, privileged=job.privileged)
+    defaults = [mount for mount in kernels if mount["destination"] not in replaced]
     return defaults + [_volume(mount) for mount in own]
 
 

@@ -1,7 +1,8 @@
 """Stopping a container: ask who can hear, wait while somebody does, then kill. Written once, for every caller.
 
 A pid namespace's init ignores signals that it has no handler for (pid_namespaces(7)), so it is looked at before it is
-asked: SigCgt in /proc/PID/status. SIGKILL from outside ends the init and with it the whole namespace.
+asked: SigCgt in /proc/PID/status. SIGKILL from outside ends the init and with it the whole namespace. Where there is no pid
+namespace, everything that is below the init or in the container's mount namespace is found in /proc, and killed before it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from guntainer.cgroups.cgroup import Cgroup
+
 KILL = 9
 INTERRUPT = 2
 LOOK_AGAIN_S = 0.02
@@ -26,19 +29,89 @@ _JUDGE_S = 0.05
 READER_AGAIN_S = 0.2  # longer than the judging takes
 _AT_ONCE_S = 0.05
 _PROCESSES_LIMIT = 4096  # of one container that are asked; the kill afterwards reaches all
+_ROUNDS = 300  # of killing what is found, until nothing is; who sleeps in the kernel for ever is left to it
+_ROUND_S = 0.002
 
 
-def stop(pid: int, pidfd: int, signal: int, grace_s: float) -> Iterator[float]:
-    """The steps of stopping the container whose init is `pid`.
+class Target:
+    """A container as who stops it sees it.
+
+    Args:
+        pid, pidfd: its init's.
+        mounts: a descriptor of its mount namespace where it has no pid namespace, else -1. The caller closes it.
+    """
+
+    __slots__ = ("cgroup", "mounts", "pid", "pidfd")
+
+    def __init__(self, pid: int = 0, pidfd: int = -1, mounts: int = -1) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.mounts = mounts
+        self.cgroup: Cgroup | None = None
+        """Its control group, where it has one."""
+
+    def send(self, signal: int) -> None:
+        """Signal its init; nothing happens where that is gone."""
+        send(self.pidfd, signal)
+
+    def kill(self) -> None:
+        """Kill all of it; its init can be waited for."""
+        if self.cgroup is not None:
+            self.cgroup.kill()
+        self.sweep()
+        send(self.pidfd, KILL)
+
+    def sweep(self) -> None:
+        """Without a pid namespace: kill everything of it but its init, also when that has ended; else nothing is left then."""
+        if self.cgroup is not None and _readable(self.pidfd):
+            self.cgroup.kill()
+        if self.mounts >= 0:
+            # a number whose process has ended may be another's by now
+            init = 0 if _readable(self.pidfd) else self.pid
+            _kill_members(init, os.fstat(self.mounts))
+
+
+def _kill_members(init: int, mounts: os.stat_result) -> None:
+    import time
+
+    spared = {init, os.getpid()}
+    for _ in range(_ROUNDS):
+        found = [one for one in {*descendants(init), *_inside(mounts)} - spared if alive(one)]
+        if not found:
+            return
+        for one in found:
+            try:
+                os.kill(one, KILL)
+            except ProcessLookupError:
+                pass
+            except PermissionError:
+                spared.add(one)
+        time.sleep(_ROUND_S)
+
+
+def _inside(mounts: os.stat_result) -> Iterator[int]:
+    """The processes in a mount namespace: those whose link in /proc/PID/ns leads to it, namespaces(7)."""
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                if os.path.samestat(os.stat(f"/proc/{name}/ns/mnt"), mounts):
+                    yield int(name)
+            except OSError:
+                continue  # gone, or not ours to look at
+
+
+def stop(target: Target, signal: int, grace_s: float) -> Iterator[float]:
+    """The steps of stopping a container.
 
     Each number yielded is how long, in seconds, to wait for the init's exit before the next step; the caller stops
     iterating once it is gone. After the last step it has been killed.
     """
+    pid = target.pid
     if signal == KILL:
-        kill(pidfd)
+        target.kill()
         return
     if catches(pid, signal):
-        send(pidfd, signal)
+        target.send(signal)
         if signal == INTERRUPT:
             # A terminal sends it to the whole foreground group; a shell waits for its command to die of it.
             _ask_others(pid, signal)
@@ -50,7 +123,7 @@ def stop(pid: int, pidfd: int, signal: int, grace_s: float) -> Iterator[float]:
             yield LOOK_AGAIN_S
             waited_s += LOOK_AGAIN_S
             hearing = [other for other in hearing if alive(other)]
-    kill(pidfd)
+    target.kill()
 
 
 def _ask_others(pid: int, signal: int) -> list[int]:
@@ -64,10 +137,6 @@ def _ask_others(pid: int, signal: int) -> list[int]:
         except (ProcessLookupError, PermissionError):
             continue
     return hearing
-
-
-def kill(pidfd: int) -> None:
-    send(pidfd, KILL)
 
 
 def send(pidfd: int, signal: int) -> None:
@@ -174,9 +243,9 @@ class Deaf:
         later: calls a function after so many seconds, once.
     """
 
-    def __init__(self, pid: int, pidfd: int, later: Callable[[Callable[[], None], float], None]) -> None:
-        self._pid = pid
-        self._pidfd = pidfd
+    def __init__(self, target: Target, later: Callable[[Callable[[], None], float], None]) -> None:
+        self._target = target
+        self._pid = target.pid
         self._later = later
         self._launched = _now()
         self._foreground: Callable[[], int] = int
@@ -214,7 +283,7 @@ class Deaf:
             self._later(self._look_again, _KEY_AGAIN_S)
         elif not answered and not self._heard(self._pressed):
             self.key = self._pressed
-            kill(self._pidfd)
+            self._target.kill()
 
     def reader_left(self) -> int:
         """Nobody reads the container's stdout any more: read it ourselves, to see whether somebody still writes.
@@ -250,7 +319,7 @@ class Deaf:
         """The init, which SIGPIPE would have ended, or another one, which it will end at its next write."""
         if _writes(self._pid) > self._writes and not decides(self._pid, _PIPE):
             self.unread = True
-            kill(self._pidfd)
+            self._target.kill()
         self.close()
 
     def ended(self) -> None:

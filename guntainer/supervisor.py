@@ -14,9 +14,10 @@ import time
 
 import anyio
 
-from guntainer import assembly, descriptors, errors, opening, planner, report
+from guntainer import assembly, descriptors, errors, idmap, opening, planner, report
 from guntainer.container import Container, Outcome
 from guntainer.group import Group
+from guntainer.jobs.model import NO_LIMITS
 from guntainer.jobs.names import folder_name
 from guntainer.launcher.client import Launcher
 from guntainer.offloading import in_thread
@@ -34,12 +35,15 @@ if TYPE_CHECKING:
 
     from anyio.streams.memory import MemoryObjectSendStream
 
-    from guntainer.jobs.model import Job
+    from guntainer.idmap import Ids
+    from guntainer.jobs.model import Job, Limits
     from guntainer.launcher.spawn import Zygote
     from guntainer.store.headstart import HeadStart
 
 _FDS_PER_JOB = 8  # pidfd, two pipes, two logs, stdin, and what a launch needs meanwhile
 _FDS_OWN = 64
+_TAKEN_BACK_S = 1.0  # the kernel counts a namespace for a while after its last process has ended
+_LOOK_AGAIN_S = 0.01
 
 
 class Supervisor:
@@ -53,7 +57,10 @@ class Supervisor:
         watcher: is told what happens.
         fail_fast: the first failure cancels everything else.
         require_full: refuse lower rungs of the isolation ladder.
-        zygote: a fork helper that was started before.
+        userns: "range": archives keep their owners, by the caller's sub-ids; "single": the caller's own id alone; "auto":
+            a range where the host has one.
+        ids: what has come of that, where it was opened before; whoever gives it closes it.
+        zygote: a fork helper that was started before, with these ids.
         head_start: unpacks that were started before.
     """
 
@@ -66,6 +73,8 @@ class Supervisor:
         watcher: Watcher | None = None,
         fail_fast: bool = False,
         require_full: bool = False,
+        userns: str = "auto",
+        ids: Ids | None = None,
         zygote: Zygote | None = None,
         head_start: HeadStart | None = None,
     ) -> None:
@@ -74,14 +83,18 @@ class Supervisor:
         self._watcher = watcher or Watcher()
         self._fail_fast = fail_fast
         self._require_full = require_full
-        self._store = open_store(store)
-        self._launcher = Launcher(zygote)
+        self._own_ids = ids is None
+        self._ids = idmap.open_ids(userns) if ids is None else ids
+        self._store = open_store(store, self._ids)
+        self._launcher = Launcher(zygote, namespace=self._ids.namespace)
         self._folder: RunFolder | None = None
         self._preparation = Preparation(self._store, self._run_folder, self._watcher.progress, head_start, self._note)
-        self._ground = assembly.Ground(self._store.path, self._run_folder)
+        self._ground = assembly.Ground(self._store.path, self._run_folder, self._ids)
+        self._granting = anyio.Lock()
         self._live: set[Container] = set()
         self._ended: anyio.Event | None = None
         """Set when the next container ends, where a job waits for that."""
+        self._ended_at = 0.0
         self._groups: set[Group] = set()
         self._stopped_by: int | None = None
         self._isolation = planner.FULL
@@ -110,10 +123,15 @@ class Supervisor:
         finally:
             await self._launcher.__aexit__()
             self._preparation.release()
+            if self._ground.limiter is not None:
+                with anyio.CancelScope(shield=True):
+                    await in_thread(self._ground.limiter.close)
             if self._folder is not None:
                 folder, self._folder = self._folder, None
                 with anyio.CancelScope(shield=True):
                     await in_thread(folder.remove)
+            if self._own_ids and self._ids.namespace >= 0:
+                os.close(self._ids.namespace)
 
     def _run_folder(self) -> RunFolder:
         if self._folder is None:
@@ -219,6 +237,12 @@ class Supervisor:
         if group.why(job):
             raise AlreadyCancelled(group.why(job))
         opening.check_sources(job)
+        if job.network == "private" or job.ports:
+            from guntainer.network import tools
+
+            tools.check(job)
+        if job.limits != NO_LIMITS:
+            await self._grant(job.limits)
         tree = await self._preparation.tree(job)
         timing.prepared_ns = time.monotonic_ns()
         limiter = group.limiter(job)
@@ -228,13 +252,34 @@ class Supervisor:
         async with limiter, self._slots:
             return await self._run(job, tree, timing)
 
+    async def _grant(self, limits: Limits) -> None:
+        """Find out what of a job's limits can be had, before anything of it is begun.
+
+        Raises:
+            HostError: not all of them.
+        """
+        async with self._granting:
+            if self._ground.limiter is None:
+                from guntainer.cgroups.limiter import Limiter
+
+                self._ground.limiter = Limiter(alone=self._ids.kind == idmap.SINGLE)
+            if self._ground.limiter.known(limits) is None:
+                await in_thread(self._ground.limiter.grant, limits)
+
     async def _run(self, job: Job, tree: str, timing: Timing) -> Outcome:
         timing.started_at = time.time()
         timing.launched_ns = time.monotonic_ns()
         timing.stdout, timing.stderr = self._logs(job)
         self._watcher.started(job)
         while True:
-            container = Container(job, tree, self._ground, self._launcher, lambda: self._stdio(job, timing))
+            container = Container(
+                job,
+                tree,
+                self._ground,
+                self._launcher,
+                lambda: self._stdio(job, timing),
+                lambda text: self._note(f"{job.id}: {text}"),
+            )
             try:
                 outcome = await self._lived(job, container)
             except errors.Exhausted as error:
@@ -249,7 +294,9 @@ class Supervisor:
         self._live.add(container)
         try:
             copy = job.scratch.kind in self._copied
-            return await container.run(self._isolation, copy=copy, require_full=self._require_full)
+            outcome = await container.run(self._isolation, copy=copy, require_full=self._require_full)
+            self._ended_at = time.monotonic()
+            return outcome
         finally:
             self._live.discard(container)
             if self._ended is not None:
@@ -263,7 +310,10 @@ class Supervisor:
             Exhausted: there is no other one.
         """
         if not self._live:
-            raise error
+            if time.monotonic() - self._ended_at > _TAKEN_BACK_S:
+                raise error
+            await anyio.sleep(_LOOK_AGAIN_S)
+            return
         self._note(f"{error.message}: jobs wait until others have ended; {error.hint}")
         if self._ended is None:
             self._ended = anyio.Event()

@@ -32,8 +32,8 @@ class Timing:
         exit_ = outcome.exit
         if isinstance(exit_.error, AlreadyCancelled):
             exit_ = report.cancelled(exit_.error.message)
-        usage = outcome.usage
-        return report.Result(
+        usage, used = outcome.usage, outcome.used
+        result = report.Result(
             id=job.id,
             key=job.key or job.id,
             exit=exit_,
@@ -47,8 +47,20 @@ class Timing:
             cpu_system_ns=int(usage.ru_stime * 1e9) if usage else 0,
             max_rss_bytes=usage.ru_maxrss * 1024 if usage else 0,
             isolation=outcome.isolation if self.launched_ns else "",
+            userns=outcome.userns,
             scratch=outcome.scratch,
             stdout=self.stdout or None,
             stderr=self.stderr if self.stderr != self.stdout else None,
             notes=outcome.notes,
+        )
+        if used is None:
+            return result
+        return result.replace(
+            cpu_user_ns=used.cpu_user_ns,
+            cpu_system_ns=used.cpu_system_ns,
+            memory_peak_bytes=used.memory_peak_bytes,
+            cpu_throttled_ns=used.cpu_throttled_ns,
+            oom_kills=used.oom_kills,
+            pids_refused=used.pids_refused,
+            limits=outcome.limits,
         )

@@ -30,6 +30,8 @@ PROGRAMS = [
     "touch",
     "rm",
     "chmod",
+    "chown",
+    "grep",
     "ln",
     "stat",
     "true",
@@ -57,6 +59,13 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("GUNTAINER_STORE", None)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where everything that the tests need is there, one that skips would be a check that can not fail."""
+    told = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("GUNTAINER_NO_SKIP") and told is not None and told.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def _user_namespaces() -> bool:
     done = subprocess.run(["unshare", "-Ur", "true"], capture_output=True, check=False)
     return done.returncode == 0
@@ -66,6 +75,18 @@ def _user_namespaces() -> bool:
 def user_namespaces() -> None:
     if not _user_namespaces():
         pytest.skip("this host does not let this user make user namespaces")
+
+
+@pytest.fixture(scope="session")
+def a_range() -> None:
+    """A range of ids for this user."""
+    from guntainer import errors, idmap
+
+    try:
+        ids = idmap.open_ids("range")
+    except errors.HostError as error:
+        pytest.skip(f"this user has no range of ids here: {error.message}")
+    os.close(ids.namespace)
 
 
 @pytest.fixture(scope="session")
@@ -97,15 +118,19 @@ def alpine(distributions: Path) -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A store and a folder for temporary files of this test's own."""
+    from guntainer.store.remove import remove_tree
+
     for name in ("store", "tmp", "work"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("GUNTAINER_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     monkeypatch.chdir(tmp_path / "work")
-    return tmp_path
+    yield tmp_path
+    for name in ("store", "tmp"):  # sub-ids may own what is in there, and pytest could not remove it
+        remove_tree(str(tmp_path / name))
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

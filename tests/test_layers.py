@@ -13,12 +13,42 @@ PACKAGE = Path(__file__).resolve().parent.parent / "guntainer"
 
 # Rooms from the lowest storey to the highest; a module may import from its own storey and from below.
 STOREYS = [
-    ["value", "errors", "interrupts", "descriptors", "jobs", "report", "report_text", "spec"],
+    [
+        "value",
+        "errors",
+        "capabilities",
+        "interrupts",
+        "descriptors",
+        "jobs",
+        "report",
+        "report_text",
+        "resources",
+        "spec",
+    ],
     ["kernel"],
     ["init"],
-    ["offloading", "planner", "faults", "stopping", "rootfs", "runfolder", "archive", "store", "opening", "assembly"],
+    [
+        "hostids",
+        "idmap",
+        "offloading",
+        "planner",
+        "faults",
+        "stopping",
+        "rootfs",
+        "naming",
+        "runfolder",
+        "seccomp",
+        "archive",
+        "store",
+        "opening",
+        "cgroups",
+        "assembly",
+        "ladder",
+        "refusals",
+    ],
     [
         "launcher",
+        "network",
         "stdio",
         "copying",
         "group",
@@ -34,7 +64,7 @@ STOREYS = [
         "output",
         "screen",
     ],
-    ["supervisor", "foreground"],
+    ["supervisor", "foreground", "doctor"],
     ["cli", "__main__"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
@@ -113,7 +143,7 @@ def test_no_cycles() -> None:
 @pytest.mark.parametrize(
     ("library", "rooms"),
     [
-        ("ctypes", {"kernel", "archive"}),
+        ("ctypes", {"kernel", "archive", "seccomp"}),
         ("libarchive", {"archive", "pack"}),
         (
             "anyio",

@@ -36,12 +36,40 @@ def load_libarchive() -> Any:
         from libarchive import ffi
     except (ImportError, AttributeError, OSError, TypeError):
         raise errors.HostError(
-            "libarchive was not found on this host", hint=f"install the package {_PACKAGES}"
+            "libarchive was not found on this host", hint=f"install the package {_PACKAGES}", probe="libarchive"
         ) from None
     import logging
 
     logging.getLogger("libarchive").disabled = True  # warnings are counted here, not printed there
     return ffi
+
+
+FORMATS = ("tar", "cpio", "zip", "7zip")
+FILTERS = ("gzip", "bzip2", "xz", "zstd", "lz4", "lzma")
+"""What a rootfs archive may be, as archive_read_support_format_* and archive_read_support_filter_* name it."""
+_OK = 0
+
+
+def abilities() -> tuple[str, tuple[str, ...]]:
+    """(the version, those of FORMATS and FILTERS that this build of the library can not read by itself).
+
+    Raises:
+        HostError: the library is missing.
+    """
+    ffi = load_libarchive()
+    library = ffi.libarchive
+    library.archive_read_new.restype = ctypes.c_void_p
+    number = int(library.archive_version_number())
+    reader = ctypes.c_void_p(library.archive_read_new())
+    lacking = []
+    for kind, names in (("format", FORMATS), ("filter", FILTERS)):
+        for name in names:
+            support = getattr(library, f"archive_read_support_{kind}_{name}", None)
+            # ARCHIVE_WARN: it would start a program for it
+            if support is None or support(reader) != _OK:
+                lacking.append(name)
+    library.archive_read_free(reader)
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}", tuple(lacking)
 
 
 class _Silent:

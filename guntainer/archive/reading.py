@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from guntainer.archive.tree import Owner
+
 _BLOCK = 1 << 20
 # of a zip by its table only: read without it, a cut one looks whole up to there
 _FORMATS = ("tar", "cpio", "zip_seekable", "7zip", "ar", "iso9660", "xar", "rar", "cab", "lha", "warc")
@@ -36,6 +38,8 @@ class Counts(Value):
     size_bytes: int = 0
     devices: int = 0
     sockets: int = 0
+    unmapped: int = 0
+    """Entries whose owner is none of the mapped ids: they are root's."""
 
 
 class Reader:
@@ -45,10 +49,18 @@ class Reader:
         feeder: reads the archive's bytes; started before this, so that it works while libarchive is being loaded.
         tree_fd: the open folder to unpack into.
         progress: called now and then with the bytes of the archive that were read.
+        ids: how many ids are mapped: owners from 0 to below it are kept; 0: everything is the caller's.
     """
 
     def __init__(
-        self, fd: int, name: str, feeder: Feeder, tree_fd: int, limits: Limits, progress: Callable[[int], None]
+        self,
+        fd: int,
+        name: str,
+        feeder: Feeder,
+        tree_fd: int,
+        limits: Limits,
+        progress: Callable[[int], None],
+        ids: int = 0,
     ) -> None:
         self._feeder = feeder
         self._fd = fd
@@ -58,7 +70,12 @@ class Reader:
         self._limits = limits
         self._progress = progress
         self._ffi = load_libarchive()
-        self._entries = self._size = self._devices = self._sockets = 0
+        self._ids = ids
+        ffi = self._ffi
+        self._uid, self._gid = (
+            ffi.ffi(name, [ffi.c_archive_entry_p], ffi.c_longlong) for name in ("entry_uid", "entry_gid")
+        )
+        self._entries = self._size = self._devices = self._sockets = self._unmapped = 0
         self._left_out: set[tuple[bytes, ...]] = set()
         # what libarchive puts a block of a file into
         self._block = (ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_longlong())
@@ -85,7 +102,13 @@ class Reader:
             raise errors.ArchiveRefused(f"{self._name}: {error.message}", hint=error.hint) from None
         finally:
             self._tree.close()
-        counts = Counts(entries=self._entries, size_bytes=self._size, devices=self._devices, sockets=self._sockets)
+        counts = Counts(
+            entries=self._entries,
+            size_bytes=self._size,
+            devices=self._devices,
+            sockets=self._sockets,
+            unmapped=self._unmapped,
+        )
         return counts, digest
 
     def _read(self) -> None:
@@ -191,21 +214,22 @@ class Reader:
             raise errors.ArchiveError(f"{self._name}: entry {self._entries + 1} has a name that can not be read")
         mode = ffi.entry_perm(entry) & 0o7777
         mtime_ns = self._mtime(entry)
+        owner = self._owner(entry) if self._ids else None
         link = ffi.entry_hardlink(entry)
         kind = ffi.entry_filetype(entry) & _IFMT
         if link is not None:
-            self._link(archive, entry, name, link, mode, mtime_ns)
+            self._link(archive, entry, name, link, mode, mtime_ns, owner)
         elif kind == _IFREG:
-            self._write(archive, self._tree.file(name), ffi.entry_size(entry), mode, mtime_ns)
+            self._write(archive, self._tree.file(name), ffi.entry_size(entry), mode, mtime_ns, owner)
         elif kind == _IFDIR:
-            self._tree.folder(name, mode, mtime_ns)
+            self._tree.folder(name, mode, mtime_ns, owner)
         elif kind == _IFLNK:
             target = ffi.entry_symlink(entry)
             if not target:
                 raise errors.ArchiveRefused(f"symbolic link {show(name)} has no target")
-            self._tree.symlink(name, target, mtime_ns)
+            self._tree.symlink(name, target, mtime_ns, owner)
         elif kind == _IFIFO:
-            self._tree.fifo(name, mode, mtime_ns)
+            self._tree.fifo(name, mode, mtime_ns, owner)
         elif kind == _IFSOCK:
             self._sockets += 1
             self._left_out.add(parts_of(name))
@@ -219,7 +243,17 @@ class Reader:
             return None
         return int(ffi.entry_mtime(entry)) * 1_000_000_000 + int(ffi.entry_mtime_nsec(entry))
 
-    def _link(self, archive: Any, entry: Any, name: bytes, link: bytes, mode: int, mtime_ns: int | None) -> None:
+    def _owner(self, entry: Any) -> Owner:
+        """(uid, gid) to give to an entry; None where that is root, who has made it."""
+        uid, gid = self._uid(entry), self._gid(entry)
+        if not (0 <= uid < self._ids and 0 <= gid < self._ids):
+            self._unmapped += 1
+            uid, gid = (one if 0 <= one < self._ids else 0 for one in (uid, gid))
+        return (uid, gid) if uid or gid else None
+
+    def _link(
+        self, archive: Any, entry: Any, name: bytes, link: bytes, mode: int, mtime_ns: int | None, owner: Owner
+    ) -> None:
         ffi = self._ffi
         if self._left_out and parts_of(link) in self._left_out:
             self._devices += 1
@@ -232,10 +266,10 @@ class Reader:
                 raise errors.ArchiveRefused(
                     f"hard link {show(name)} to {show(link)} holds bytes, and its target did not come before it"
                 )
-            self._write(archive, self._tree.again(name), ffi.entry_size(entry), mode, mtime_ns)
+            self._write(archive, self._tree.again(name), ffi.entry_size(entry), mode, mtime_ns, owner)
 
-    def _write(self, archive: Any, fd: int, size: int, mode: int, mtime_ns: int | None) -> None:
-        """The bytes of a file, then its mode and time: an unwritable one would not take them afterwards.
+    def _write(self, archive: Any, fd: int, size: int, mode: int, mtime_ns: int | None, owner: Owner) -> None:
+        """The bytes of a file, then its owner, mode and time: each would not take the ones before it afterwards.
 
         Args:
             size: 0 as well where the archive does not know it yet: bytes come until there are no more.
@@ -254,6 +288,8 @@ class Reader:
                     at = self._block_to(fd)
             if size > at:
                 os.ftruncate(fd, size)  # a sparse file's last hole
+            if owner is not None:
+                os.fchown(fd, *owner)
             os.fchmod(fd, mode)
             if mtime_ns is not None:
                 os.utime(fd, ns=(mtime_ns, mtime_ns))
@@ -283,4 +319,6 @@ def no_space(error: OSError, folder: str) -> errors.StoreError:
         free = f" ({stat.f_bavail * stat.f_frsize >> 20} MiB and {stat.f_favail} files free)"
     except OSError:
         free = ""
-    return errors.StoreError(f"unpacking into {folder}: {what}{free}", hint="free some, or use --store DIR or TMPDIR")
+    return errors.StoreError(
+        f"unpacking into {folder}: {what}{free}", hint="free some, or use --store DIR or TMPDIR", probe="store"
+    )

@@ -40,12 +40,17 @@ def parts_of(name: bytes, what: str = "entry") -> tuple[bytes, ...]:
     return parts
 
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Owner = tuple[int, int] | None
+
+
 class Tree:
     """A tree under construction. Folders get their modes and times at the end: they may be unwritable."""
 
     def __init__(self, root_fd: int) -> None:
         self._root = root_fd
-        self._folders: dict[tuple[bytes, ...], tuple[int, int | None]] = {}
+        self._folders: dict[tuple[bytes, ...], tuple[int, int | None, Owner]] = {}
         self._parent: tuple[tuple[bytes, ...], int] = ((), os.dup(root_fd))
         self._pending: list[tuple[bytes, bytes]] = []
 
@@ -80,7 +85,7 @@ class Tree:
             above = fd
             try:
                 os.mkdir(parts[count - 1], 0o700, dir_fd=above)
-                self._folders.setdefault(parts[:count], (0o755, None))
+                self._folders.setdefault(parts[:count], (0o755, None, None))
                 fd = syscalls.openat2(above, os.fsdecode(parts[count - 1]), _FOLDER, resolve=_RULES)
             finally:
                 os.close(above)
@@ -102,7 +107,7 @@ class Tree:
                 del self._folders[known]
         remove_inside(folder, os.fsdecode(last))
 
-    def folder(self, name: bytes, mode: int, mtime_ns: int | None) -> None:
+    def folder(self, name: bytes, mode: int, mtime_ns: int | None, owner: Owner = None) -> None:
         parts = parts_of(name)
         if parts:
             above, last, _ = self._place(name)
@@ -114,7 +119,7 @@ class Tree:
                     os.mkdir(last, 0o700, dir_fd=above)
         else:
             mode |= 0o700  # the rootfs itself: nobody could use it, or look at it after this
-        self._folders[parts] = (mode, mtime_ns)
+        self._folders[parts] = (mode, mtime_ns, owner)
 
     def file(self, name: bytes) -> int:
         """A new empty file, open for writing; the caller closes it."""
@@ -125,13 +130,15 @@ class Tree:
             self._clear(folder, last, parts)
             return os.open(last, _NEW, 0o600, dir_fd=folder)
 
-    def symlink(self, name: bytes, target: bytes, mtime_ns: int | None) -> None:
+    def symlink(self, name: bytes, target: bytes, mtime_ns: int | None, owner: Owner = None) -> None:
         folder, last, parts = self._place(name)
         try:
             os.symlink(target, last, dir_fd=folder)
         except FileExistsError:
             self._clear(folder, last, parts)
             os.symlink(target, last, dir_fd=folder)
+        if owner is not None:
+            os.chown(last, *owner, dir_fd=folder, follow_symlinks=False)
         if mtime_ns is not None:
             os.utime(last, ns=(mtime_ns, mtime_ns), dir_fd=folder, follow_symlinks=False)
 
@@ -211,24 +218,28 @@ class Tree:
             os.chmod(last, 0o600, dir_fd=folder)
         return os.open(last, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
 
-    def fifo(self, name: bytes, mode: int, mtime_ns: int | None) -> None:
+    def fifo(self, name: bytes, mode: int, mtime_ns: int | None, owner: Owner = None) -> None:
         folder, last, parts = self._place(name)
         try:
             os.mkfifo(last, mode, dir_fd=folder)
         except FileExistsError:
             self._clear(folder, last, parts)
             os.mkfifo(last, mode, dir_fd=folder)
+        if owner is not None:
+            os.chown(last, *owner, dir_fd=folder, follow_symlinks=False)
         if mtime_ns is not None:
             os.utime(last, ns=(mtime_ns, mtime_ns), dir_fd=folder, follow_symlinks=False)
 
     def finish(self) -> None:
-        """Late hard links, then modes and times of the folders, the deepest first: an upper one may close the way."""
+        """Late hard links, then owners, modes and times of the folders, the deepest first: an upper one may close the way."""
         if self._pending:
             self._link_pending()
         for parts in sorted(self._folders, key=len, reverse=True):
-            mode, mtime_ns = self._folders[parts]
+            mode, mtime_ns, owner = self._folders[parts]
             fd = self._existing(parts)
             try:
+                if owner is not None:
+                    os.fchown(fd, *owner)
                 os.fchmod(fd, mode)
                 if mtime_ns is not None:
                     os.utime(fd, ns=(mtime_ns, mtime_ns))

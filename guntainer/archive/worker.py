@@ -4,7 +4,7 @@ libarchive lives here alone: it may crash or be killed, and nothing but this unp
 from a process with one thread (`guntainer run`: no second interpreter to start), `spawn` from one with more.
 
 Messages on the pipe are a length (4 bytes) and marshal:
-    ("progress", bytes read, size)   ("done", facts)   ("failed", class, message, hint)
+    ("progress", bytes read, size)   ("done", facts)   ("failed", class, message, hint, probe)
 """
 
 from __future__ import annotations
@@ -23,22 +23,40 @@ if TYPE_CHECKING:
 
 _CODE = "import sys; sys.dont_write_bytecode = True; sys.path[:0] = {path!r}; from guntainer.archive.worker import main; main({task!r})"
 _INTERVAL_S = 0.1
+_NAMESPACE = 3  # a spawned worker's descriptor of it
 
 
 class Task:
-    """What a worker is to do."""
+    """What a worker is to do.
 
-    __slots__ = ("archive", "folder", "hash", "limits", "name")
+    Args:
+        ids: how many ids are mapped: see `reading.Reader`.
+        namespace: a descriptor of the user namespace to enter first, or -1.
+    """
 
-    def __init__(self, archive: str, name: str, folder: str, *, hash_it: bool, limits: tuple[int, int] | None) -> None:
+    __slots__ = ("archive", "folder", "hash", "ids", "limits", "name", "namespace")
+
+    def __init__(
+        self,
+        archive: str,
+        name: str,
+        folder: str,
+        *,
+        hash_it: bool,
+        limits: tuple[int, int] | None,
+        ids: int = 0,
+        namespace: int = -1,
+    ) -> None:
         self.archive = archive
         self.name = name
         self.folder = folder
         self.hash = hash_it
         self.limits = limits
+        self.ids = ids
+        self.namespace = namespace
 
     def as_tuple(self) -> tuple[Any, ...]:
-        return (self.archive, self.name, self.folder, self.hash, self.limits)
+        return (self.archive, self.name, self.folder, self.hash, self.limits, self.ids)
 
 
 def _die_with_parent(parent: int) -> None:
@@ -65,6 +83,7 @@ def fork(task: Task) -> tuple[int, int]:
 
             interrupts.ignore()  # the parent decides, and kills
             _signal.set_wakeup_fd(-1)
+            _enter(task.namespace)
             close_all_but(0, 1, 2, write)
             run(task, write, parent)
         finally:
@@ -76,7 +95,9 @@ def fork(task: Task) -> tuple[int, int]:
 def spawn(task: Task) -> tuple[int, int]:
     """Start a worker in an interpreter of its own; returns (pid, the pipe to read)."""
     read, write = os.pipe2(os.O_CLOEXEC)
-    code = _CODE.format(path=[path for path in sys.path if path], task=(os.getpid(), *task.as_tuple()))
+    namespace = _NAMESPACE if task.namespace >= 0 else -1
+    code = _CODE.format(path=[path for path in sys.path if path], task=(os.getpid(), namespace, *task.as_tuple()))
+    enter = [(os.POSIX_SPAWN_DUP2, task.namespace, _NAMESPACE)] if task.namespace >= 0 else []
     try:
         pid = os.posix_spawn(
             sys.executable,
@@ -85,6 +106,7 @@ def spawn(task: Task) -> tuple[int, int]:
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, write, 1),
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                *enter,
             ],
             setsigmask=(),
         )
@@ -96,8 +118,18 @@ def spawn(task: Task) -> tuple[int, int]:
 def main(task: tuple[Any, ...]) -> None:
     """In the spawned interpreter."""
     interrupts.ignore()
-    parent, archive, name, folder, hash_it, limits = task
-    run(Task(archive, name, folder, hash_it=hash_it, limits=limits), 1, parent)
+    parent, namespace, archive, name, folder, hash_it, limits, ids = task
+    _enter(namespace)
+    run(Task(archive, name, folder, hash_it=hash_it, limits=limits, ids=ids), 1, parent)
+
+
+def _enter(namespace: int) -> None:
+    """The user namespace in which the archive's owners are mapped: setns(2)."""
+    if namespace >= 0:
+        from guntainer.kernel import abi, syscalls
+
+        syscalls.setns(namespace, abi.CLONE_NEWUSER)
+        os.close(namespace)
 
 
 class Pipe:
@@ -130,19 +162,19 @@ def run(task: Task, write: int, parent: int) -> None:
     try:
         _send(write, ("done", _unpack(task, write, parent)))
     except errors.GuntainerError as error:
-        _send(write, ("failed", type(error).__name__, error.message, error.hint))
+        _send(write, ("failed", type(error).__name__, error.message, error.hint, error.probe))
     except OSError as error:
         if error.errno == errno.EAGAIN:
-            _send(write, ("failed", "Exhausted", *no_process(task.name)))
+            _send(write, ("failed", "Exhausted", *no_process(task.name), "nproc"))
         elif error.errno in (errno.ENOSPC, errno.EDQUOT):
             from guntainer.archive.reading import no_space
 
             full = no_space(error, task.folder)
-            _send(write, ("failed", "StoreError", full.message, full.hint))
+            _send(write, ("failed", "StoreError", full.message, full.hint, full.probe))
         else:
-            _send(write, ("failed", "ArchiveError", f"{task.name}: {errors.describe_oserror(error)}", ""))
+            _send(write, ("failed", "ArchiveError", f"{task.name}: {errors.describe_oserror(error)}", "", ""))
     except BaseException as error:
-        _send(write, ("failed", "ArchiveError", f"{task.name}: {type(error).__name__}: {error}", ""))
+        _send(write, ("failed", "ArchiveError", f"{task.name}: {type(error).__name__}: {error}", "", ""))
 
 
 def _unpack(task: Task, write: int, parent: int) -> dict[str, Any]:
@@ -181,7 +213,7 @@ def _into_tree(
             last[0] = now
             _send(write, ("progress", done, before.st_size))
 
-    counts, digest = Reader(fd, task.name, feeder, root, limits, progress).unpack()
+    counts, digest = Reader(fd, task.name, feeder, root, limits, progress, task.ids).unpack()
     top = inspection.rootfs_of(tree, task.name)
     rootfs = f"tree/{top}" if top else "tree"
     after = os.fstat(fd)

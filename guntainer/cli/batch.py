@@ -10,12 +10,14 @@ import sys
 from guntainer import errors
 from guntainer.cli import complain, options, results, show
 from guntainer.cli.options import FLAG, LIST, NUMBER, Option, Options
+from guntainer.jobs.model import USERNS as WANTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from guntainer.cli.parsing import Parser
+    from guntainer.idmap import Ids
     from guntainer.jobs.load import JobFile
     from guntainer.jobs.model import Job
     from guntainer.launcher.spawn import Zygote
@@ -51,6 +53,9 @@ OPTIONS = (
     Option("--results", metavar="DIR", help="keep each job's stdout, stderr and result.json there"),
     Option("--json", metavar="FILE", help="write one JSON object per job; -: to stdout"),
     Option("--store", metavar="DIR", help="where unpacked archives are kept"),
+    Option(
+        "--userns", choices=WANTED, default="auto", metavar="|".join(WANTED), help="ids: a range of sub-ids, or one"
+    ),
     Option("--require-isolation", choices=("full",), metavar="full", help="refuse to run with less"),
     Option(
         "--max-cells",
@@ -98,14 +103,17 @@ def main(words: list[str]) -> int:
     if args.json == "-":
         args.__dict__["json"] = "/dev/stdout"
     zygote: Zygote | None = None
+    ids = None
     looking = args.check or args.list or args.dry_run
     if not looking:
         # first of all: it starts while we import
+        from guntainer import idmap
         from guntainer.launcher.spawn import spawn
 
-        zygote = spawn()
+        ids = idmap.open_ids(args.userns)
+        zygote = spawn(ids.namespace)
     try:
-        return _batch(args, zygote, looking=looking)
+        return _batch(args, ids, zygote, looking=looking)
     except errors.JobFileError as error:
         for problem in error.problems:
             complain(problem)
@@ -115,7 +123,7 @@ def main(words: list[str]) -> int:
             zygote.close()
 
 
-def _batch(args: Options, zygote: Zygote | None, *, looking: bool) -> int:
+def _batch(args: Options, ids: Ids | None, zygote: Zygote | None, *, looking: bool) -> int:
     if args.max_cells < 1:
         raise errors.UsageError(f"--max-cells {args.max_cells}: expected a number from 1")
     file = _load(args)
@@ -124,12 +132,12 @@ def _batch(args: Options, zygote: Zygote | None, *, looking: bool) -> int:
         from guntainer.jobs.names import select
 
         jobs = select(jobs, args.only)
-    if looking:
+    if looking or ids is None:
         return _look(args, file, jobs)
     parallel = _parallel(args.jobs)
     if file.max_parallel is not None:
         parallel = min(parallel, file.max_parallel)
-    return _Batch(args, jobs, file, parallel, zygote).run()
+    return _Batch(args, jobs, file, parallel, ids, zygote).run()
 
 
 def _parallel(text: str) -> int:
@@ -182,7 +190,7 @@ class _Batch:
     """One batch: what is shown, what is written, what it ends with."""
 
     def __init__(
-        self, args: Options, jobs: tuple[Job, ...], file: JobFile, parallel: int, zygote: Zygote | None
+        self, args: Options, jobs: tuple[Job, ...], file: JobFile, parallel: int, ids: Ids, zygote: Zygote | None
     ) -> None:
         from guntainer.cli import telling
 
@@ -190,6 +198,7 @@ class _Batch:
         self._jobs = jobs
         self._file = file
         self._parallel = parallel
+        self._ids = ids
         self._zygote = zygote
         self._head_start: HeadStart | None = None
         self._results = results.absolute(args.results, f"--results {args.results}") if args.results else None
@@ -213,7 +222,7 @@ class _Batch:
         """Unpackers for what is not in the store, before the event loop is imported: both take their time."""
         from guntainer.store.lookup import open_store
 
-        store = open_store(self._args.store)
+        store = open_store(self._args.store, self._ids)
         sources = {(job.rootfs.location, job.rootfs.sha256) for job in self._jobs if job.cache}
         missing = [source for source in sorted(sources, key=str) if not store.has(source[0])]
         if not missing:
@@ -223,12 +232,20 @@ class _Batch:
         self._head_start = HeadStart()  # before the first one begins: a signal may come at once
         # more than there are cores: they start while this process imports, and end one by one
         self._head_start.begin(store, missing, most=2 * len(os.sched_getaffinity(0)))
+        from guntainer import assembly
+
+        try:
+            assembly.compile_early(self._jobs[0], store.path, self._ids)
+        except errors.GuntainerError:
+            pass  # the job will tell
 
     def _run(self) -> int:
         import anyio
 
         for warning in self._file.warnings:
             self._log.warning(warning)
+        if self._ids.why:
+            self._log.info(f"one id: {self._ids.why}")
         if self._results:
             self._lock = results.open_folder(self._results, self._jobs)
         if self._args.json:
@@ -285,6 +302,7 @@ class _Batch:
             watcher=telling.watcher(output, self._log, unpacking),
             fail_fast=self._args.fail_fast or self._file.fail_fast,
             require_full=self._args.require_isolation == "full",
+            ids=self._ids,
             zygote=self._zygote,
             head_start=self._head_start,
         )

@@ -63,11 +63,7 @@ class Parser(argparse.ArgumentParser):
         return f"unknown {kind} {name!r}" + (f", did you mean {near[0]}?" if near else "")
 
 
-_LATER = (
-    *("-m", "--memory", "--cpus", "--cpuset-cpus", "--pids-limit", "--ulimit"),
-    *("--cap-add", "--cap-drop", "--security-opt", "--privileged", "--userns"),
-    *("-p", "--publish", "--dns", "--add-host"),
-)
+_LATER = ("-d", "--detach", "--device", "--entrypoint", "--platform", "--pull")
 """Options of docker and podman that users try here: better told than guessed at."""
 
 

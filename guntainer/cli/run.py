@@ -5,10 +5,20 @@ from __future__ import annotations
 import os
 
 from guntainer import errors, report
-from guntainer.cli import options, show, write
+from guntainer.cli import limiting, options, show, write
 from guntainer.cli.options import FLAG, LIST, Option, Options
 from guntainer.jobs import values
-from guntainer.jobs.model import DEFAULT_HOSTNAME, DEFAULT_STOP_TIMEOUT_S, NETWORKS, Job, Mount, Source
+from guntainer.jobs.model import (
+    DEFAULT_HOSTNAME,
+    DEFAULT_STOP_TIMEOUT_S,
+    EMULATIONS,
+    NETWORKS,
+    NO_LIMITS,
+    USERNS,
+    Job,
+    Mount,
+    Source,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from guntainer.cli.parsing import Parser
+    from guntainer.ladder import Rung
 
 _EPILOG = """\
 ROOTFS is an archive (tar with any compression, zip, cpio, 7z) or a folder; everything after COMMAND belongs to it.
@@ -49,7 +60,34 @@ OPTIONS = (
     Option("--keep", kind=FLAG, help="keep what the run wrote, and print where"),
     Option("--read-only", kind=FLAG, help="make the root read-only"),
     Option("--scratch", default="disk", metavar="disk|memory[:SIZE]", help="where the writable layer lies"),
-    Option("--network", default="host", metavar="|".join(NETWORKS), help="the host's, or none but lo"),
+    Option("--network", default="host", metavar="|".join(NETWORKS), help="the host's, nothing but lo, or its own"),
+    Option("-p", "--publish", kind=LIST, metavar="[IP:]HOST:CONT[/udp]", help="publish a port; CONT alone: a free one"),
+    Option("--dns", kind=LIST, metavar="IP|none", help="a name server; none: the rootfs's own resolv.conf"),
+    Option("--add-host", kind=LIST, metavar="NAME:IP", help="a line of /etc/hosts; the IP may be host-gateway"),
+    Option("--cap-add", kind=LIST, metavar="CAP", help="add a capability to docker's set; ALL: every one"),
+    Option("--cap-drop", kind=LIST, metavar="CAP", help="take one away; ALL: every one"),
+    Option(
+        "--security-opt",
+        kind=LIST,
+        metavar="OPT",
+        help="no-new-privileges, seccomp=FILE|unconfined, unmask=ALL|PATH[:PATH]",
+    ),
+    Option("--privileged", kind=FLAG, help="all that the user namespace has; nothing of the host's"),
+    Option(
+        "--userns",
+        choices=USERNS,
+        default="auto",
+        metavar="|".join(USERNS),
+        help="ids: a range of sub-ids, or your own alone (auto: a range where the host has one)",
+    ),
+    Option(
+        "--root-emulation",
+        choices=EMULATIONS,
+        default="auto",
+        metavar="|".join(EMULATIONS),
+        help="chown, set*id and mknod succeed and do nothing (auto: with one id, in a distribution)",
+    ),
+    *limiting.OPTIONS,
     Option("--init", kind=FLAG, help="put a small init before the command"),
     Option("--timeout", metavar="TIME", help="stop after this long (30s, 5m; a bare number is seconds; 0: never)"),
     Option("--stop-signal", default="TERM", metavar="SIGNAL", help="what asks the command to stop"),
@@ -99,7 +137,7 @@ def job_of(args: Options, location: str, command: list[str]) -> Job:
     """
     if args.network not in NETWORKS:
         known = " or ".join(NETWORKS)
-        raise errors.UsageError(f"--network {args.network}: expected {known}", hint="private networks come later")
+        raise errors.UsageError(f"--network {args.network}: expected {known}")
     if args.tty and args.no_tty:
         raise errors.UsageError("-t and --no-tty can not be used together")
     if not location:
@@ -124,6 +162,9 @@ def job_of(args: Options, location: str, command: list[str]) -> Job:
         user=args.user,
         hostname=_option("-h", values.check_hostname, args.hostname),
         network=args.network,
+        **_network(args),
+        **_privileges(args),
+        limits=limiting.limits_of(args, _option, _here),
         init=args.init,
         read_only=args.read_only,
         scratch=_option("--scratch", values.parse_scratch, args.scratch),
@@ -132,6 +173,36 @@ def job_of(args: Options, location: str, command: list[str]) -> Job:
         stop_signal=_option("--stop-signal", values.parse_signal, args.stop_signal),
         stop_timeout_s=_option("--stop-timeout", values.parse_duration, args.stop_timeout),
     )
+
+
+def _network(args: Options) -> dict[str, Any]:
+    """The fields of a Job that -p, --dns and --add-host give."""
+    if not (args.publish or args.dns or args.add_host):
+        return {}
+    from guntainer.jobs import network
+
+    ports = [port for text in args.publish for port in _option("-p", network.parse_ports, text)]
+    hosts = [_option("--add-host", network.parse_add_host, text) for text in args.add_host]
+    return {
+        "ports": _option("-p", network.check_ports, ports, args.network),
+        "dns": _option("--dns", network.parse_dns, args.dns),
+        "add_hosts": _option("--add-host", network.check_hosts, hosts, args.network),
+    }
+
+
+def _privileges(args: Options) -> dict[str, Any]:
+    """The fields of a Job that --cap-add, --cap-drop, --security-opt and their like give."""
+    found: dict[str, Any] = {"privileged": args.privileged, "root_emulation": args.root_emulation}
+    if args.cap_add or args.cap_drop:
+        from guntainer import capabilities
+
+        found["cap_add"] = tuple(_option("--cap-add", capabilities.parse, text) for text in args.cap_add)
+        found["cap_drop"] = tuple(_option("--cap-drop", capabilities.parse, text) for text in args.cap_drop)
+    if args.security_opt:
+        from guntainer.jobs import security
+
+        found.update(_option("--security-opt", security.parse, tuple(args.security_opt), _here()))
+    return found
 
 
 def _option(name: str, parse: Callable[..., Any], *values_: Any) -> Any:
@@ -229,13 +300,6 @@ def _variable(found: dict[str, str], text: str, where: str) -> None:
         found[key] = os.environ[key]
 
 
-def _import_the_rest() -> None:
-    """What comes after an unpack, imported while another process unpacks."""
-    import guntainer.foreground
-
-    assert guntainer.foreground
-
-
 class _Run:
     """One run: lease the rootfs, launch, wait, clean up, in that order and back."""
 
@@ -243,6 +307,7 @@ class _Run:
         self._args = args
         self._job = job
         self._folder: Any = None
+        self._limiter: Any = None
 
     def note(self, text: str, level: str = "info") -> None:
         """One line of our own on stderr."""
@@ -257,19 +322,42 @@ class _Run:
             write(f"guntainer: {text}\n" if level in ("info", "debug") else f"guntainer: {level}: {text}\n")
 
     def run(self) -> int:
-        from guntainer import descriptors, interrupts, opening, runfolder
+        from guntainer import descriptors, idmap, interrupts, opening, runfolder
+        from guntainer.kernel import syscalls
 
-        descriptors.allow(descriptors.LEAST + len(self._job.mounts))
+        # as the caller: inside of a user namespace the answers are root's
         opening.check_sources(self._job)
+        syscalls.join_session_keyring()
+        self._ids = idmap.enter(idmap.open_ids(self._args.userns))
+        if self._ids.why:
+            self.note(f"one id: {self._ids.why}")
+        self.note(f"ids: {self._ids.describe()}", "debug")
+        descriptors.allow(descriptors.LEAST + len(self._job.mounts))
+        if self._job.network == "private" and not self._args.dry_run:
+            from guntainer.network import tools
+
+            tools.check(self._job)
         runfolder.remove_stale()
         try:
+            if self._job.limits != NO_LIMITS and not self._args.dry_run:
+                self._limit()
             with self._rootfs() as rootfs:
                 return self._in(*rootfs)
         finally:
             # from here on there is only clean-up, which is done to its end
             interrupts.ignore()
+            if self._limiter is not None:
+                self._limiter.close()
             if self._folder is not None:
                 self._folder.remove()
+
+    def _limit(self) -> None:
+        """Before anything is begun: can the limits be had?"""
+        from guntainer.cgroups.limiter import Limiter
+
+        self._limiter = Limiter(alone=self._ids.kind == "single")
+        for text in self._limiter.grant(self._job.limits).notes:
+            self.note(text, "warning")
 
     def folder(self) -> Any:
         """The run folder, made when it is first asked for."""
@@ -283,7 +371,18 @@ class _Run:
         from guntainer.opening import open_rootfs
 
         progress = self._progress if os.isatty(2) and not self._args.quiet else None
-        return open_rootfs(self._job, self._args.store, self.folder, progress, _import_the_rest, self.note)
+        return open_rootfs(self._job, self._args.store, self._ids, self.folder, progress, self._go_on, self.note)
+
+    def _go_on(self) -> None:
+        """What comes after an unpack, as far as it can be had while another process unpacks."""
+        import guntainer.foreground
+        from guntainer import assembly
+
+        assert guntainer.foreground
+        if self._job.cache:
+            from guntainer.store.lookup import open_store
+
+            assembly.compile_early(self._job, open_store(self._args.store).path, self._ids)
 
     def _progress(self, done: int, total: int) -> None:
         """Of an unpack, on one line of the terminal that is gone when it is over."""
@@ -295,24 +394,27 @@ class _Run:
     def _in(self, tree: str, shared: str) -> int:
         from guntainer import assembly
 
-        ground = assembly.Ground(shared, self.folder)
+        ground = assembly.Ground(shared, self.folder, self._ids)
+        ground.limiter = self._limiter
         terminal = self._wants_terminal()
         if self._args.dry_run:
             return self._dry_run(tree, ground, terminal)
         from guntainer.foreground import Foreground
 
-        container = Foreground(self._job, tree, ground, terminal=terminal, note=self._rung)
+        container = Foreground(self._job, tree, ground, terminal=terminal, descend=self._descend, note=self.note)
         exit_ = container.run()
-        if exit_.reason in (report.TIMEOUT,):
+        if exit_.reason in (report.TIMEOUT, report.OOM, report.PIDS):
             self.note(f"{self._job.id}: {exit_.describe()}", "warning")
         if self._args.keep:
             self._keep(container.layer)
         return exit_.code
 
-    def _rung(self, text: str) -> None:
-        if self._args.require_isolation == "full" and text.startswith("isolation:"):
-            raise errors.HostError(f"full isolation was demanded, but {text}")
-        self.note(text, "warning")
+    def _descend(self, rung: Rung) -> None:
+        if self._args.require_isolation == "full":
+            from guntainer import ladder
+
+            ladder.refuse(rung)
+        self.note(rung.note, "warning")
 
     def _wants_terminal(self) -> bool:
         both = os.isatty(0) and os.isatty(1)
@@ -331,6 +433,8 @@ class _Run:
             planner.Stdio(terminal=0) if terminal else planner.Stdio(),
             terminal=terminal,
             init="reaper" if self._job.init else "",
+            network=0 if self._job.network == "private" else -1,
+            cgroup=0 if self._job.limits.wanted else -1,
         )
         show(planner.describe(made.plan))
         return 0

@@ -8,6 +8,7 @@ import time
 from guntainer import errors
 from guntainer.cli import show, write
 from guntainer.cli.parsing import Parser
+from guntainer.jobs.model import USERNS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def parser() -> Parser:
     prune.add_argument("--all", action="store_true", help="and everything else")
     path = verbs.add_parser("path", help="print the folder of an archive, unpacking it if need be")
     path.add_argument("archive", metavar="ARCHIVE")
+    path.add_argument("--userns", choices=USERNS, default="auto", help="for which ids (default: auto)")
     for verb in (ls, prune, path):
         verb.add_argument("--store", metavar="DIR", help="where unpacked archives are kept")
         verb.add_argument("--debug", action="store_true", help="tracebacks")
@@ -42,13 +44,14 @@ def _ls(args: argparse.Namespace) -> int:
     from guntainer.store import prune
     from guntainer.store.lookup import open_store
 
-    rows = [("DIGEST", "SIZE", "LAST USED", "SOURCE")]
+    rows = [("DIGEST", "IDS", "SIZE", "LAST USED", "SOURCE")]
     for entry in prune.entries(open_store(args.store)):
         used = f"{ago(time.time() - entry.used_at)} ago" + (" (in use)" if entry.in_use else "")
-        rows.append((entry.digest[:12], size(entry.size_bytes), used, ", ".join(entry.sources) or "-"))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        ids = entry.ids.partition(":")[0]
+        rows.append((entry.digest[:12], ids, size(entry.size_bytes), used, ", ".join(entry.sources) or "-"))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
-        show("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[3]]) + "\n")
+        show("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[4]]) + "\n")
     return 0
 
 
@@ -69,13 +72,13 @@ def _prune(args: argparse.Namespace) -> int:
 
 
 def _path(args: argparse.Namespace) -> int:
-    from guntainer import opening
+    from guntainer import idmap, opening
     from guntainer.store import fill
     from guntainer.store.lookup import open_store
 
     if opening.kind_of(args.archive, args.archive) == "folder":
         raise errors.UsageError(f"{args.archive} is a folder: it is run on as it is, and never kept")
-    store = open_store(args.store)
+    store = open_store(args.store, idmap.open_ids(args.userns))
     archive = os.path.abspath(args.archive)
     lease = store.find(archive) or fill.lease(store, archive)
     show(lease.tree + "\n")

@@ -29,11 +29,20 @@ class Log:
         """Where messages go while there is an event loop, which must not wait for whoever reads stderr."""
 
     def warning(self, text: str) -> None:
+        self._load().warning(text)
+
+    def info(self, text: str) -> None:
+        if self._format == "json":
+            self._load().info(text)
+        elif self._level in ("debug", "info"):
+            self.write(f"guntainer: {text}\n")  # what many runs say is not worth the import
+
+    def _load(self) -> Any:
         if self._logger is None:
             from guntainer import log
 
             self._logger = log.configure(level=self._level, format=self._format, file=self)
-        self._logger.warning(text)
+        return self._logger
 
     def write(self, text: str) -> None:
         if self.screen is not None:

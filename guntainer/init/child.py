@@ -9,11 +9,12 @@ smaller than PIPE_BUF, so two never mix (pipe(7)).
 from __future__ import annotations
 
 import _signal
+import errno
 import marshal
 import os
 
 from guntainer.init import ops, reaper
-from guntainer.kernel import abi, syscalls
+from guntainer.kernel import abi
 from guntainer.kernel.program import ATTEMPTS, TEXT_BYTES, Pointer, Program
 
 TYPE_CHECKING = False
@@ -24,6 +25,7 @@ _SIG_SETMASK = 2
 _FIRST_RESULT = 4  # header word of the first attempt to exec
 _TEXT = (_FIRST_RESULT + ATTEMPTS) * 8  # header byte of the text
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TELL_WHICH = (errno.ENOSPC, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.EUSERS)
 _CACHE_LIMIT = 64
 _MOST_FREE = 256
 
@@ -38,18 +40,28 @@ def compile_plan(plan: tuple[Any, ...], ignored: tuple[int, ...], *, step: int =
     flags, operations, argv, environment, init = plan
     program = Program(flags)
     program.call("umask", 0o022)
+    filtered = bool(operations) and operations[-1][0] == "seccomp"
     for number, operation in enumerate(operations):
         program.step = step + number
+        if filtered and number == len(operations) - 1:
+            _tidy(program, ignored, close=init not in reaper.KINDS)  # nothing but the exec comes after a filter
         ops.OPERATIONS[operation[0]][0](program, *operation[1:])
     program.step = step + len(operations)
-    for number in ignored:
-        program.call("rt_sigaction", number, program.data(bytes(32)), 0, 8)
-    program.call("rt_sigprocmask", _SIG_SETMASK, program.data(bytes(8)), 0, 8)
-    if init != "reaper":
-        program.call("close_range", 3, 0xFFFF_FFFF, abi.CLOSE_RANGE_CLOEXEC)
+    if not filtered:
+        _tidy(program, ignored, close=init not in reaper.KINDS)
+    if init not in reaper.KINDS:
         _exec(program, argv, environment, init)
     program.finish()
     return program
+
+
+def _tidy(program: Program, ignored: tuple[int, ...], *, close: bool) -> None:
+    """The command starts with no signal ignored or blocked, and with no descriptor of ours."""
+    for number in ignored:
+        program.call("rt_sigaction", number, program.data(bytes(32)), 0, 8)
+    program.call("rt_sigprocmask", _SIG_SETMASK, program.data(bytes(8)), 0, 8)
+    if close:
+        program.call("close_range", 3, 0xFFFF_FFFF, abi.CLOSE_RANGE_CLOEXEC)
 
 
 def _exec(program: Program, argv: tuple[str, ...], environment: dict[str, str], init: str) -> None:
@@ -111,23 +123,36 @@ class Launches:
             if number not in (_signal.SIGKILL, _signal.SIGSTOP) and _signal.getsignal(number) is _signal.SIG_IGN
         )
 
-    def launch(self, data: bytes, fds: list[int], launch_id: int) -> tuple[int, int]:
+    def launch(self, data: bytes, fds: list[int], launch_id: int) -> tuple[int, int, int]:
         """Clone, and let the child live the plan that `data` is the marshalled form of.
 
         Args:
             fds: what the plan's indexes from ops.FIRST on stand for.
 
         Returns:
-            (pid, pidfd)
+            (pid, pidfd, a descriptor of its mount namespace); the last one is -1 where there is a pid namespace, which
+            ends with its init everything that the container has started.
 
         Raises:
-            OSError: of clone3.
+            OSError: of clone3; its file name is the namespace that was refused, as abi.NAMESPACES names it, or "".
         """
+        try:
+            return self._launch(data, fds, launch_id)
+        except OSError as error:
+            kind = ""
+            if error.errno in _TELL_WHICH:
+                from guntainer.init import trial
+
+                kind, number = trial.refused_namespace(marshal.loads(data)[0])
+                error.errno = number or error.errno
+            raise OSError(error.errno, error.strerror, kind) from None
+
+    def _launch(self, data: bytes, fds: list[int], launch_id: int) -> tuple[int, int, int]:
         programs = self._cache.get(data)
         program = next((one for one in programs if not one.busy), None) if programs else None
         if program is None:
             plan = marshal.loads(data)
-            if plan[4] == "reaper":
+            if plan[4] in reaper.KINDS:
                 return self._with_reaper(plan, fds, launch_id)
             program = compile_plan(plan, self._ignored)
             self._remember(data, program)
@@ -135,7 +160,7 @@ class Launches:
         flags, exit_signal = (
             (program.flags | abi.CLONE_PARENT, 0) if self._parent else (program.flags, int(_signal.SIGCHLD))
         )
-        return program.launch(flags, exit_signal=exit_signal)
+        return (*program.launch(flags, exit_signal=exit_signal), -1)
 
     def _remember(self, data: bytes, program: Program) -> None:
         """Keep the program at least until its child has executed; of plans that never come again, not for long."""
@@ -148,15 +173,38 @@ class Launches:
         else:
             programs[:] = [one for one in programs if one.busy] + [program]
 
-    def _with_reaper(self, plan: tuple[Any, ...], fds: list[int], launch_id: int) -> tuple[int, int]:
-        """Our own init: a clone with its own memory makes the calls, stays, and forks the command."""
+    def _with_reaper(self, plan: tuple[Any, ...], fds: list[int], launch_id: int) -> tuple[int, int, int]:
+        """Our own init: a clone with its own memory makes the calls, stays, and forks the command.
+
+        Without a pid namespace it waits until its mount namespace has been looked at, which it can not be any more later.
+        """
         setup = compile_plan(plan, self._ignored)
         command = compile_plan((0, (), *plan[2:4], ""), (), step=len(plan[1]))
         for program in (setup, command):
             program.prepare(launch_id, self._fault_fd, [*self._life, *fds])
         flags, exit_signal = (plan[0] | abi.CLONE_PARENT, 0) if self._parent else (plan[0], int(_signal.SIGCHLD))
-        pid, pidfd = syscalls.clone3(flags | abi.CLONE_CLEAR_SIGHAND, exit_signal=exit_signal)
-        if pid == 0:
-            setup.interpret()
-            reaper.run(command.interpret)
-        return pid, pidfd
+        proc = -1 if plan[4] == reaper.AS_INIT else os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        waiting, looked = os.pipe2(os.O_CLOEXEC)
+        try:
+            pid, pidfd = setup.clone(flags, exit_signal=exit_signal)
+            if pid == 0:
+                try:
+                    os.close(looked)
+                    os.read(waiting, 1)
+                    setup.interpret()
+                    reaper.run(command.interpret, proc)
+                finally:
+                    os._exit(125)
+            return pid, pidfd, -1 if proc < 0 else _mount_namespace(pid)
+        finally:
+            for fd in (proc, waiting, looked):
+                if fd >= 0:
+                    os.close(fd)
+
+
+def _mount_namespace(pid: int) -> int:
+    """A descriptor of a child's mount namespace; of nobody's, where it can not be seen."""
+    try:
+        return os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)

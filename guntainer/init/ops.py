@@ -22,6 +22,7 @@ _OLD_ROOT = 190
 _MASTER = 191
 _SLAVE = 192
 _VIEW = 193
+_CONTEXT = 194
 _HELD = 200
 
 _HERE = abi.AT_FDCWD
@@ -56,18 +57,37 @@ def id_map(program: Program, uid_map: str, gid_map: str) -> None:
         program.call("write", fd, text, len(text))
 
 
+def into_cgroup(program: Program, index: int, own_memory: bool, _limits: str) -> None:
+    """Begin in the control group behind a descriptor: CLONE_INTO_CGROUP of clone(2), Linux 5.7; no call of the child's.
+
+    Args:
+        own_memory: its limit of memory is so small that the set-up may reach it. The kernel's OOM killer kills whoever shares
+            the memory of the one that it takes, which would be the supervisor; a copy of that memory costs a launch a third.
+    """
+    program.cgroup = index
+    program.own_memory = own_memory
+
+
+def cgroup_namespace(program: Program) -> None:
+    """See no control group but the own and those below: cgroup_namespaces(7).
+
+    Not with the clone itself, which takes the parent's control group for the root of the new namespace.
+    """
+    program.call("unshare", abi.CLONE_NEWCGROUP)
+
+
 LIFE, LIFE_WRITER, FIRST = 0, 1, 2
 """Indexes of the descriptors that every launch has (see `death_signal`), and of the first of its own."""
 
 
-def death_signal(program: Program) -> None:
+def death_signal(program: Program, signal: int = 9) -> None:
     """Die with the supervisor: PR_SET_PDEATHSIG, then a look whether it died before that.
 
     LIFE is the reading end of a pipe, never written to, whose writing end the supervisor alone holds: end of file, a read
     that does not fail with EAGAIN, means that it is gone. A clone of the supervisor itself has a copy of the writing end
     and closes that first. In a new pid namespace getppid(2) is 0 and tells nothing.
     """
-    program.call("prctl", abi.PR_SET_PDEATHSIG, 9, 0, 0, 0)
+    program.call("prctl", abi.PR_SET_PDEATHSIG, signal, 0, 0, 0)
     alive, dead = program.label(), program.label()
     program.call_with_fd("close", 0, LIFE_WRITER, ignore=True)
     look = program.call_with_fd("read", 0, LIFE, program.data(bytes(8), shared=False), 1)
@@ -129,6 +149,23 @@ def mount(program: Program, kind: str, target: str, flags: int, options: str, re
     """A new file system of the kernel's at a folder of the skeleton, which must be no link."""
     program.call("openat", _HERE, target, _PATH_FOLDER | os.O_NOFOLLOW)
     program.call("mount", kind, target, kind, flags, options or 0, ignore=not required)
+
+
+def cgroup_view(program: Program, target: str, flags: int) -> None:
+    """The container's own control groups, where allowed: fsopen(2), Linux 5.2.
+
+    mount(2) refuses to mount a file system over itself, and the host's view of /sys has all control groups there.
+    """
+    end = program.label()
+    kind = program.call("fsopen", "cgroup2", abi.FSOPEN_CLOEXEC, on_error=end)
+    program.call("dup3", kind, _CONTEXT, os.O_CLOEXEC)
+    program.call("fsconfig", _CONTEXT, abi.FSCONFIG_CMD_CREATE, 0, 0, 0, on_error=end)
+    # MS_RDONLY, MS_NOSUID, MS_NODEV and MS_NOEXEC are the same numbers as MOUNT_ATTR_RDONLY and so on
+    made = program.call("fsmount", _CONTEXT, abi.FSMOUNT_CLOEXEC, flags, on_error=end)
+    program.call("dup3", made, _VIEW, os.O_CLOEXEC)
+    place_fd = program.call("openat", _HERE, target, _PATH_FOLDER | os.O_NOFOLLOW, on_error=end)
+    program.call("move_mount", _VIEW, "", place_fd, "", _MOVE, on_error=end)
+    program.here(end)
 
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -229,6 +266,18 @@ def loopback_up(program: Program) -> None:
     )
 
 
+def offer_network(program: Program, channel: int, ping_groups: tuple[int, int]) -> None:
+    from guntainer.init import private_network  # few containers have one
+
+    private_network.offer(program, channel, ping_groups)
+
+
+def await_network(program: Program, channel: int) -> None:
+    from guntainer.init import private_network
+
+    private_network.wait(program, channel)
+
+
 def stdio(program: Program, stdin: int, stdout: int, stderr: int) -> None:
     """Descriptors 0, 1 and 2; -1 leaves one as it is."""
     for target, index in enumerate((stdin, stdout, stderr)):
@@ -266,12 +315,89 @@ def _limit(value: int) -> bytes:
     return _number(value) if value >= 0 else b"\xff" * 8  # RLIM_INFINITY
 
 
+def mask(program: Program, paths: tuple[str, ...], empty: str) -> None:
+    """Hide paths of the kernel's file systems, where they are: a file behind /dev/null, a folder behind an empty one.
+
+    Args:
+        empty: a folder of the host's in which there is nothing. A tmpfs for each place would cost three times as much.
+    """
+    program.call("fchdir", _OLD_ROOT)
+    for path in paths:
+        folder, end = program.label(), program.label()
+        program.call("faccessat", _HERE, path, os.F_OK, 0, on_error=end)
+        bound = program.call("mount", "/dev/null", path, 0, abi.MS_BIND, 0, on_error=folder)
+        program.jump_to(bound, end)
+        program.here(folder)
+        program.call("mount", empty.lstrip("/"), path, 0, abi.MS_BIND, 0)
+        _attributes(program, _HERE, path, abi.MOUNT_ATTR_RDONLY, recursive=False)
+        program.here(end)
+
+
+def read_only(program: Program, paths: tuple[str, ...]) -> None:
+    """Make paths of the kernel's file systems read-only, where they are."""
+    for path in paths:
+        end = program.label()
+        program.call("faccessat", _HERE, path, os.F_OK, 0, on_error=end)
+        program.call("mount", path, path, 0, abi.MS_BIND | abi.MS_REC, 0)
+        _attributes(program, _HERE, path, abi.MOUNT_ATTR_RDONLY, recursive=True)
+        program.here(end)
+
+
+def session_keyring(program: Program) -> None:
+    """An empty session keyring instead of the caller's: keyctl(2)."""
+    program.call("keyctl", abi.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
+
+
+_LAST_KNOWN, _LAST_POSSIBLE = 40, 63
+
+
+def capabilities(program: Program, dropped: tuple[int, ...]) -> None:
+    """Take capabilities out of the bounding set: at its execve(2), root gets what is left there, capabilities(7)."""
+    for number in dropped:
+        program.call("prctl", abi.PR_CAPBSET_DROP, number, 0, 0, 0)
+    for number in range(_LAST_KNOWN + 1, _LAST_POSSIBLE + 1):
+        program.call("prctl", abi.PR_CAPBSET_DROP, number, 0, 0, 0, ignore=True)  # those of later kernels
+
+
+_CAPABILITY_VERSION_3 = 0x20080522
+_SYS_ADMIN = 1 << 21
+
+
+def credentials(program: Program, uid: int, gid: int, groups: tuple[int, ...]) -> None:
+    """Become a user of the user namespace: setgroups(2), setresgid(2), setresuid(2).
+
+    CAP_SYS_ADMIN stays until the command executes, for the seccomp filter, which asks for it or for no_new_privs; the
+    execve(2) of another user than root takes it away.
+    """
+    packed = b"".join(_number(one, 4) for one in groups)
+    program.call("setgroups", len(groups), program.data(packed) if groups else 0)
+    if gid:
+        program.call("setresgid", gid, gid, gid)
+    if uid:
+        program.call("prctl", abi.PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        program.call("setresuid", uid, uid, uid)
+        header = program.data(_number(_CAPABILITY_VERSION_3, 4) + _number(0, 4), shared=False)
+        sets = _number(_SYS_ADMIN, 4) + _number(_SYS_ADMIN, 4) + bytes(16)  # effective, permitted, inheritable; twice
+        program.call("capset", header, program.data(sets))
+
+
+def seccomp(program: Program, instructions: bytes) -> None:
+    """Install a filter of system calls: seccomp(2). struct sock_fprog is a count and a pointer."""
+    program.call("seccomp", abi.SECCOMP_SET_MODE_FILTER, 0, program.filter(instructions))
+
+
 def workdir(program: Program, path: str) -> None:
     program.call("chdir", path)
 
 
 def no_new_privileges(program: Program) -> None:
     program.call("prctl", abi.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _capability_names(numbers: tuple[int, ...]) -> str:
+    from guntainer import capabilities as names
+
+    return ", ".join(names.KNOWN[number].removeprefix("CAP_").lower() for number in numbers)
 
 
 def _flags(flags: int) -> str:
@@ -284,8 +410,10 @@ if TYPE_CHECKING:
 
 OPERATIONS: dict[str, Operation] = {
     "id_map": (id_map, lambda u, g: f"map ids: uid {u.strip()!r}, gid {g.strip()!r} (inside, outside, count)"),
+    "into_cgroup": (into_cgroup, lambda *a: f"begin in a control group of its own: {a[2]}"),
+    "cgroup_namespace": (cgroup_namespace, lambda: "see that control group alone"),
     "new_session": (new_session, lambda: "start a session of its own"),
-    "death_signal": (death_signal, lambda: "die when the supervisor dies"),
+    "death_signal": (death_signal, lambda signal=9: "die when the supervisor dies"),
     "private_mounts": (private_mounts, lambda: "keep mounts private"),
     "scratch_memory": (scratch_memory, lambda b, s: f"mount a tmpfs for the writable layer at {b} {s}".rstrip()),
     "overlay": (
@@ -299,6 +427,7 @@ OPERATIONS: dict[str, Operation] = {
         mount,
         lambda k, t, f, o, r: f"mount {k} at {t} ({_flags(f)}) {o}".rstrip() + ("" if r else ", where allowed"),
     ),
+    "cgroup_view": (cgroup_view, lambda t, f: f"mount cgroup2 at {t} ({_flags(f)}), where allowed"),
     "devices": (devices, lambda: f"bind /dev/{{{','.join(DEVICES)}}}, link fd, stdin, stdout, stderr, ptmx"),
     "folder": (folder, lambda p, m: f"make the folder {p} ({m:04o})"),
     "host_view": (
@@ -311,9 +440,20 @@ OPERATIONS: dict[str, Operation] = {
     "read_only_root": (read_only_root, lambda: "make the root read-only"),
     "hostname": (hostname, lambda name: f"set the host name {name}"),
     "loopback_up": (loopback_up, lambda: "bring lo up"),
+    "offer_network": (offer_network, lambda *_: "make the device eth0, hand out the network namespace"),
+    "await_network": (await_network, lambda *_: "wait until the network is there; keep loopback addresses inside"),
     "stdio": (stdio, lambda *_: "take over stdin, stdout and stderr"),
     "terminal": (terminal, lambda *_: "open a pseudo-terminal and /dev/console"),
     "limits": (limits, lambda values: f"set {len(values)} resource limit(s)"),
+    "mask": (mask, lambda paths, _: f"hide {', '.join(paths)}"),
+    "read_only": (read_only, lambda paths: f"make read-only {', '.join(paths)}"),
+    "session_keyring": (session_keyring, lambda: "join a session keyring of its own"),
+    "capabilities": (capabilities, lambda dropped: "drop capabilities: " + _capability_names(dropped)),
+    "credentials": (
+        credentials,
+        lambda uid, gid, groups: f"become uid {uid}, gid {gid}" + (f", groups {groups}" if groups else ""),
+    ),
+    "seccomp": (seccomp, lambda instructions: f"install a seccomp filter of {len(instructions) // 8} instructions"),
     "workdir": (workdir, lambda path: f"change to {path}"),
     "no_new_privileges": (no_new_privileges, lambda: "set no_new_privs"),
 }

@@ -5,7 +5,8 @@ caller has mapped. It keeps no state between messages and ends when its socket d
 
 Messages are marshal on a SOCK_SEQPACKET socket, so a message is whole or not there:
     in:  (launch id, marshalled plan or None), fds; a plan too large for a datagram comes as a memfd, the first descriptor
-    out: (launch id, pid, errno) with the pidfd as the only descriptor, or pid 0 and the errno of clone3
+    out: (launch id, pid, 0, "") with the pidfd, and a descriptor of its mount namespace where it has no pid namespace; or
+         (launch id, 0, errno, kind) where clone3 was refused, for this kind of namespace
 """
 
 from __future__ import annotations
@@ -46,21 +47,31 @@ def serve(sock: _socket.socket, launches: child.Launches) -> None:
             with open(large, "rb") as file:
                 plan = file.read()
         try:
-            pid, pidfd = launches.launch(plan, fds, launch_id)
+            pid, pidfd, mounts = launches.launch(plan, fds, launch_id)
         except OSError as error:
-            sock.send(marshal.dumps((launch_id, 0, error.errno)))
+            sock.send(marshal.dumps((launch_id, 0, error.errno, error.filename or "")))
         except Exception:
             # a plan that can not be compiled must not end this process: clones under way still use its memory
-            sock.send(marshal.dumps((launch_id, 0, errno.EINVAL)))
+            sock.send(marshal.dumps((launch_id, 0, errno.EINVAL, "")))
         else:
-            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", pidfd))
-            sock.sendmsg([marshal.dumps((launch_id, pid, 0))], [rights])
-            os.close(pidfd)
+            handed = [pidfd, mounts] if mounts >= 0 else [pidfd]
+            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(handed)}i", *handed))
+            sock.sendmsg([marshal.dumps((launch_id, pid, 0, ""))], [rights])
+            fds += handed
         for fd in fds:
             os.close(fd)
 
 
-def main(socket_fd: int, fault_fd: int, life_fd: int) -> None:
+def main(socket_fd: int, fault_fd: int, life_fd: int, user_fd: int) -> None:
+    """In the fresh interpreter.
+
+    Args:
+        user_fd: the user namespace in which all containers are, -1 where each has its own.
+    """
+    syscalls.join_session_keyring()
+    if user_fd >= 0:
+        syscalls.setns(user_fd, abi.CLONE_NEWUSER)
+        os.close(user_fd)
     syscalls.prctl(abi.PR_SET_PDEATHSIG, int(_signal.SIGKILL))
     syscalls.set_process_name(b"guntainer-fork")
     # Ctrl-C reaches the whole foreground group: the supervisor decides, this process goes with it. Blocked rather than

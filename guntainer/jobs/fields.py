@@ -6,9 +6,10 @@ tables tell of each bad item by themselves and return the good ones.
 
 from __future__ import annotations
 
-from guntainer import errors
+from guntainer import capabilities, errors
+from guntainer.jobs import limits, network, security
 from guntainer.jobs.matrix import scalar_text
-from guntainer.jobs.model import Mount, Source
+from guntainer.jobs.model import EMULATIONS, Mount, Port, Source
 from guntainer.jobs.parse import is_text, meaning
 from guntainer.jobs.problems import Given, Problems
 from guntainer.jobs.values import (
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     Reader = Callable[[Given, "Context"], object]
 
-LATER = ("memory", "cpus", "pids-limit", "artifacts", "needs", "if", "retry", "allow-failure")
+LATER = ("artifacts", "needs", "if", "retry", "allow-failure")
 """Keys that the format has, and this version does not."""
 _SHELL = ("/bin/sh", "-e", "-c")
 _SHA256_DIGITS = 64
@@ -207,6 +208,74 @@ def _tmpfs(given: Given, context: Context) -> list[tuple[Path, object]]:
     return _items(given, context, ' such as ["/tmp:size=16m"]', lambda item: parse_tmpfs(text(item)))
 
 
+def _ports(given: Given, context: Context) -> tuple[Port, ...]:
+    found: list[Port] = []
+    for _, item in _items(given, context, ' such as ["8080:80"]', lambda one: network.parse_ports(str(_scalar(one)))):
+        found += item  # type: ignore[arg-type]
+    return tuple(found)
+
+
+def _scalar(given: Given) -> str | int | float:
+    """A number, or a text that is not empty."""
+    return text(given) if is_text(given.value) else number_or_text(given)
+
+
+def _dns(given: Given, context: Context) -> tuple[str, ...]:
+    if given.value == network.NO_DNS:
+        return (network.NO_DNS,)
+    expected = f' such as ["192.0.2.1"], or "{network.NO_DNS}"'
+    found = _items(given, context, expected, lambda item: network.parse_dns((text(item),)))
+    return network.parse_dns(str(one[0]) for _, one in found)  # type: ignore[index]
+
+
+def _add_hosts(given: Given, context: Context) -> tuple[object, ...]:
+    found = _items(given, context, ' such as ["db:192.0.2.1"]', lambda item: network.parse_add_host(text(item)))
+    return tuple(one for _, one in found)
+
+
+def _capabilities(given: Given, context: Context) -> tuple[object, ...]:
+    found = _items(given, context, ' such as ["NET_ADMIN"]', lambda item: capabilities.parse(text(item)))
+    return tuple(name for _, name in found)
+
+
+def _security(given: Given, context: Context) -> dict[str, object]:
+    options: list[str] = []
+
+    def read(item: Given) -> None:
+        security.parse((text(item),), context.base)
+        options.append(text(item))
+
+    _items(given, context, ' such as ["no-new-privileges"]', read)
+    return security.parse(tuple(options), context.base)
+
+
+def _number(given: Given) -> str | int | float:
+    """A number, also one with a fraction, or the text of one."""
+    value = meaning(given.value)
+    return value if isinstance(value, float) else number_or_text(given)
+
+
+def _rates(option: str) -> Reader:
+    def read(given: Given, context: Context) -> list[tuple[Path, object]]:
+        example = ' such as ["/dev/sda:10m"]'
+        return _items(given, context, example, lambda item: limits.device_rate(option, text(item), context.base))
+
+    return read
+
+
+def _ulimits(given: Given, context: Context) -> list[tuple[Path, object]]:
+    return _items(given, context, ' such as ["nofile=1024:2048"]', lambda item: limits.ulimit(text(item)))
+
+
+def _root_emulation(given: Given) -> str:
+    value = meaning(given.value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if text(given) not in EMULATIONS:
+        raise errors.UsageError(f"expected auto, on or off, got {quoted(text(given))}{near(text(given), EMULATIONS)}")
+    return text(given)
+
+
 def env_entry(name: str, given: Given) -> tuple[str, str]:
     """One variable; its value may be any scalar, and is the text it was written with."""
     check_env_name(name)
@@ -255,7 +324,24 @@ READERS: dict[str, Reader] = {
     "user": _user,
     "hostname": lambda given, _: check_hostname(text(given)),
     "network": lambda given, _: check_network(text(given)),
+    "ports": _ports,
+    "dns": _dns,
+    "add-hosts": _add_hosts,
     "stdin": lambda given, context: host_path(text(given), context.base),
+    "cap-add": _capabilities,
+    "cap-drop": _capabilities,
+    "security-opt": _security,
+    "privileged": lambda given, _: flag(given),
+    "root-emulation": lambda given, _: _root_emulation(given),
+    "memory": lambda given, _: limits.memory(number_or_text(given)),
+    "memory-swap": lambda given, _: limits.memory_swap(number_or_text(given)),
+    "cpus": lambda given, _: limits.cpus(_number(given)),
+    "cpuset-cpus": lambda given, _: limits.cpuset(str(number_or_text(given))),
+    "pids-limit": lambda given, _: limits.pids(number_or_text(given)),
+    "blkio-weight": lambda given, _: limits.weight(number_or_text(given)),
+    **{option: _rates(option) for option in limits.IO_KINDS},
+    "ulimits": _ulimits,
+    "limits": lambda given, _: limits.mode(text(given)),
     "init": lambda given, _: flag(given),
     "read-only": lambda given, _: flag(given),
     "scratch": lambda given, _: parse_scratch(text(given)),

@@ -6,10 +6,10 @@ Pure: the caller reads the file and says where it lay. Nothing is looked up on t
 from __future__ import annotations
 
 from guntainer import errors
-from guntainer.jobs import fields
+from guntainer.jobs import fields, limits, network
 from guntainer.jobs.fields import Context, kind_of, open_table
 from guntainer.jobs.matrix import MAX_CELLS, Cell, Matrix, expand, fill, has_expression, is_broken, read_matrix
-from guntainer.jobs.model import Job, Mount, Source
+from guntainer.jobs.model import Job, Limits, Mount, Source
 from guntainer.jobs.names import check_key, folder_name
 from guntainer.jobs.parse import meaning, parse
 from guntainer.jobs.problems import Given, Problems, show_path
@@ -36,6 +36,13 @@ _PLAIN = {  # key in the file → field of Job, for those that are taken over as
     "user": "user",
     "hostname": "hostname",
     "network": "network",
+    "ports": "ports",
+    "dns": "dns",
+    "add-hosts": "add_hosts",
+    "cap-add": "cap_add",
+    "cap-drop": "cap_drop",
+    "privileged": "privileged",
+    "root-emulation": "root_emulation",
     "stdin": "stdin",
     "init": "init",
     "read-only": "read_only",
@@ -288,13 +295,16 @@ class _Reading:
             self.problems.add(cell.path, f"the file has more than {_MOST_JOBS} jobs")
             return
         mounts = self.mounts(read)
+        self.network(section, read)
+        limits = self.limits(section, read)
         for number in range(1, repeat + 1):
             job_id = f"{key}{cell.label} #{number}" if repeat > 1 else f"{key}{cell.label}"
             self.take(_Named(id=job_id, path=cell.path))
             if isinstance(read.get("rootfs"), Source):
                 values: dict[str, Any] = {_PLAIN[name]: value for name, value in read.items() if name in _PLAIN}
+                values.update(read.get("security-opt", {}))  # type: ignore[call-overload]
                 env: Any = tuple(read[f"env.{name}"] for name in section.env if f"env.{name}" in read)
-                yield Job(id=job_id, key=key, matrix=cell.pairs, env=env, mounts=mounts, **values)
+                yield Job(id=job_id, key=key, matrix=cell.pairs, env=env, mounts=mounts, limits=limits, **values)
 
     def take(self, named: _Named) -> None:
         """Claims a name; two that differ only in case would share a folder on some file systems."""
@@ -305,6 +315,25 @@ class _Reading:
                 same = "the same" if other.id == named.id else quoted(other.id)
                 self.problems.add(named.path, f"two jobs would be called {quoted(named.id)} and {same}{whose}")
                 return
+
+    def network(self, section: _Section, read: dict[str, Any]) -> None:
+        """Ports and names that go with the job's network; what does not is told at its key."""
+        if "network" in section.settings and "network" not in read:
+            return
+        kind = read.get("network", Job.network)
+        for key, check in (("ports", network.check_ports), ("add-hosts", network.check_hosts)):
+            if key in read:
+                try:
+                    check(read[key], kind)
+                except errors.UsageError as error:
+                    self.problems.add(section.settings[key].path, error.message)
+
+    def limits(self, section: _Section, read: dict[str, Any]) -> Limits:
+        try:
+            return limits.of_keys(read)
+        except errors.UsageError as error:
+            self.problems.add(section.settings["memory-swap"].path, error.message)
+            return Limits()
 
     def mounts(self, read: dict[str, object]) -> tuple[Mount, ...]:
         """Volumes and tmpfs together; what would hide the kernel's file systems or each other is told."""

@@ -11,7 +11,9 @@ from guntainer.value import Value
 
 DEFAULT_HOSTNAME = "guntainer"
 DEFAULT_STOP_TIMEOUT_S = 10.0  # docker's and podman's
-NETWORKS = ("host", "none")
+USERNS = ("auto", "single", "range")
+EMULATIONS = ("auto", "on", "off")
+NETWORKS = ("host", "none", "private")
 
 
 class Source(Value):
@@ -39,12 +41,55 @@ class Mount(Value):
     """tmpfs only; None: the kernel's default, half of the memory."""
 
 
+class Port(Value):
+    """A port of a private network that the host publishes."""
+
+    container: int
+    host: int = 0
+    """0: a free one is chosen."""
+    address: str = "0.0.0.0"  # noqa: S104 - docker's and podman's
+    """The host's IPv4 address that it is bound to; 0.0.0.0: all of them."""
+    protocol: str = "tcp"
+    """"tcp" or "udp"."""
+
+
 class Scratch(Value):
     """Where a run's writable layer lies."""
 
     kind: str = "disk"
     """"disk": a folder below $TMPDIR. "memory": a tmpfs of the container's own, gone with it."""
     size_bytes: int | None = None
+
+
+class Limits(Value):
+    """What a container may use; None and empty: as much as there is."""
+
+    memory_bytes: int | None = None
+    memory_swap_bytes: int | None = None
+    """Memory and swap together; -1: as much swap as there is. None: as much swap as memory, as docker has it."""
+    cpus: float | None = None
+    """Processors' worth of time."""
+    cpuset: str = ""
+    """`0-3,6`."""
+    pids: int | None = None
+    """Processes and threads."""
+    io_weight: int | None = None
+    """10..1000, docker's scale."""
+    io_max: tuple[tuple[str, str, int], ...] = ()
+    """(`rbps`, `wbps`, `riops` or `wiops`; absolute path of a device or of something on it; bytes or operations a second)."""
+    ulimits: tuple[tuple[str, int, int], ...] = ()
+    """(name without RLIMIT_, soft, hard); -1 is no limit."""
+    best_effort: bool = False
+    """Go on without what the host does not let us limit."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a control group is needed."""
+        one = (self.memory_bytes, self.cpus, self.pids, self.io_weight)
+        return any(limit is not None for limit in one) or bool(self.cpuset or self.io_max)
+
+
+NO_LIMITS = Limits()
 
 
 class Job(Value):
@@ -66,8 +111,28 @@ class Job(Value):
     """`UID[:GID]` or `name[:group]`, looked up in the rootfs; None: root of the container."""
     hostname: str = DEFAULT_HOSTNAME
     network: str = "host"
+    """"host": the caller's. "none": nothing but lo. "private": its own, by pasta or slirp4netns."""
+    ports: tuple[Port, ...] = ()
+    """Of a private network alone."""
+    dns: tuple[str, ...] = ()
+    """Name servers; (): those of the host; ("none",): the rootfs's own /etc/resolv.conf stays."""
+    add_hosts: tuple[tuple[str, str], ...] = ()
+    """(name, address) for /etc/hosts; the address "host-gateway" is the host's, of a private network alone."""
+    cap_add: tuple[str, ...] = ()
+    """`CAP_NET_ADMIN`, …, or `ALL`."""
+    cap_drop: tuple[str, ...] = ()
+    no_new_privileges: bool = False
+    seccomp: str = "default"
+    """"default", "unconfined", or the absolute host path of a profile."""
+    unmask: tuple[str, ...] = ()
+    """Of the paths that are hidden or read-only by default, those that are neither: or `ALL`."""
+    privileged: bool = False
+    """Everything that the user namespace has; nothing of the host's."""
+    root_emulation: str = "auto"
+    """"on": what only a root with many ids can do does nothing and succeeds. "auto": with one id, in a distribution."""
     stdin: str | None = None
     """Absolute host path of a file to read from; None: /dev/null."""
+    limits: Limits = NO_LIMITS
     init: bool = False
     read_only: bool = False
     scratch: Scratch = Scratch()

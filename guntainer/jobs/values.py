@@ -191,12 +191,10 @@ def check_hostname(text: str) -> str:
 
 
 def check_network(text: str) -> str:
-    """`text`, when it is a network that this version has."""
+    """`text`, when it is a network that there is."""
     if text in NETWORKS:
         return text
-    if text == "private":
-        raise errors.UsageError('"private" is not supported by this version yet: expected "host" or "none"')
-    raise errors.UsageError(f'expected "host" or "none", got {quoted(text)}{near(text, NETWORKS)}')
+    raise errors.UsageError(f'expected "host", "none" or "private", got {quoted(text)}{near(text, NETWORKS)}')
 
 
 def parse_scratch(text: str) -> Scratch:

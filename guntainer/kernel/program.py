@@ -76,7 +76,7 @@ _X86_64 = bytes.fromhex(
     "0f05"  # syscall
     "f4"  # hlt
 )
-_MACHINE_CODE = {"x86_64": _X86_64}
+MACHINE_CODE = {"x86_64": _X86_64}
 
 
 class Result:
@@ -111,6 +111,11 @@ class Program:
     def __init__(self, flags: int = 0) -> None:
         self.flags = flags
         """Of clone3(2): the namespaces."""
+        self.cgroup: int | None = None
+        """Not None: the clone begins in the control group behind the launch's descriptor with this index."""
+        self.own_memory = False
+        """Whether the clone gets a copy of this process's memory, where it could share it."""
+        self._cgroup_fd = 0
         self.words: list[int] = [0] * HEADER_WORDS
         self._data = bytearray()
         self._data_at: list[int] = []  # words that are offsets into the data
@@ -145,19 +150,20 @@ class Program:
         self._data_pointers += [(at + WORD * number, place) for number, place in enumerate(places)]
         return Pointer(at)
 
-    def rights_message(self, fd: int) -> Pointer:
-        """A struct msghdr that hands over one descriptor: sendmsg(2), cmsg(3), unix(7)."""
+    def rights_message(self, *fds: int) -> Pointer:
+        """A struct msghdr that hands over descriptors: sendmsg(2), cmsg(3), unix(7)."""
         sol_socket = scm_rights = 1
         payload = self.data(b"m")
+        size = 16 + 4 * len(fds)
         control = self.data(
-            (20).to_bytes(8, "little")
+            size.to_bytes(8, "little")
             + sol_socket.to_bytes(4, "little")
             + scm_rights.to_bytes(4, "little")
-            + fd.to_bytes(8, "little")
+            + b"".join(fd.to_bytes(4, "little") for fd in fds)
         )
         vector = self.data(bytes(8) + (1).to_bytes(8, "little"), shared=False)
         header = self.data(
-            bytes(24) + (1).to_bytes(8, "little") + bytes(8) + (24).to_bytes(8, "little") + bytes(8), shared=False
+            bytes(24) + (1).to_bytes(8, "little") + bytes(8) + size.to_bytes(8, "little") + bytes(8), shared=False
         )
         self._data_pointers += [
             (vector.offset, payload.offset),
@@ -165,6 +171,13 @@ class Program:
             (header.offset + 32, control.offset),
         ]
         return header
+
+    def filter(self, instructions: bytes) -> Pointer:
+        """A struct sock_fprog: a count of classic BPF instructions, of 8 bytes each, and where they are: seccomp(2)."""
+        program = self.data(instructions)
+        at = self.data((len(instructions) // 8).to_bytes(8, "little") + bytes(8), shared=False)
+        self._data_pointers.append((at.offset + 8, program.offset))
+        return at
 
     def call(self, name: str, *arguments: Argument, ignore: bool = False, on_error: int | None = None) -> Result:
         """Add a system call.
@@ -268,6 +281,8 @@ class Program:
         block[3] = fault_fd
         for place, index in self._fd_at:
             block[place] = fds[index]
+        if self.cgroup is not None:
+            self._cgroup_fd = fds[self.cgroup]
 
     def launch(self, flags: int, *, exit_signal: int) -> tuple[int, int]:
         """Clone this process and run the block in the clone; returns (pid, pidfd).
@@ -276,22 +291,33 @@ class Program:
             OSError: of clone3(2).
         """
         if _entry is None:
-            pid, pidfd = syscalls.clone3(flags | abi.CLONE_CLEAR_SIGHAND, exit_signal=exit_signal)
+            pid, pidfd = self.clone(flags, exit_signal=exit_signal)
             if pid == 0:
                 self.interpret()
                 os._exit(_FAILED)
             return pid, pidfd
-        self._running.value = 1
         args = syscalls.clone_args
-        args.flags = flags | abi.CLONE_PIDFD | abi.CLONE_VM | abi.CLONE_CLEAR_SIGHAND | abi.CLONE_CHILD_CLEARTID
+        args.flags = flags | self._cgroup_flag() | abi.CLONE_PIDFD | abi.CLONE_CLEAR_SIGHAND
+        if not self.own_memory:
+            self._running.value = 1
+            args.flags |= abi.CLONE_VM | abi.CLONE_CHILD_CLEARTID
+            args.child_tid = ctypes.addressof(self._running)
         args.exit_signal = exit_signal
-        args.child_tid = ctypes.addressof(self._running)
+        args.cgroup = self._cgroup_fd
         pid = _entry(syscalls.clone_args_address, syscalls.CLONE_ARGS_SIZE, self.address)
-        args.child_tid = 0
+        args.child_tid = args.cgroup = 0
         if pid < 0:
             self._running.value = 0
             raise OSError(-pid, os.strerror(-pid))
         return pid, syscalls.pidfd_cell.value
+
+    def clone(self, flags: int, *, exit_signal: int) -> tuple[int, int]:
+        """Clone this process, with memory of its own, into the program's control group: as `syscalls.clone3`."""
+        more = abi.CLONE_CLEAR_SIGHAND | self._cgroup_flag()
+        return syscalls.clone3(flags | more, exit_signal=exit_signal, cgroup=self._cgroup_fd)
+
+    def _cgroup_flag(self) -> int:
+        return 0 if self.cgroup is None else abi.CLONE_INTO_CGROUP
 
     def interpret(self) -> None:
         """Make the calls from Python: what the machine code does, in a clone that has its own memory.
@@ -316,7 +342,7 @@ class Program:
 
 def _load() -> Callable[[int, int, int], int] | None:
     """The machine code for this processor, made executable; None where there is none, or a policy forbids it."""
-    code = _MACHINE_CODE.get(os.uname().machine)
+    code = MACHINE_CODE.get(os.uname().machine)
     if code is None:
         return None
     try:
@@ -330,3 +356,8 @@ def _load() -> Callable[[int, int, int], int] | None:
 
 
 _entry = _load()
+
+
+def has_machine_code() -> bool:
+    """Whether programs run as machine code here; else a loop in Python makes their calls."""
+    return _entry is not None

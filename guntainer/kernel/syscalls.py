@@ -80,18 +80,20 @@ clone_args_address = ctypes.addressof(clone_args)
 CLONE_ARGS_SIZE = ctypes.sizeof(clone_args)
 
 
-def clone3(flags: int, *, exit_signal: int) -> tuple[int, int]:
+def clone3(flags: int, *, exit_signal: int, cgroup: int = 0) -> tuple[int, int]:
     """Clone this process: clone3(2), Linux 5.3.
 
     Args:
         flags: CLONE_NEW* and CLONE_PARENT; CLONE_PIDFD is always added. With CLONE_PARENT exit_signal must be 0: the
             kernel takes the caller's own and refuses any other.
+        cgroup: with CLONE_INTO_CGROUP, a descriptor of the control group's folder.
 
     Returns:
         (0, -1) in the child, (pid, pidfd) in the parent. The pidfd is close-on-exec.
     """
     clone_args.flags = flags | abi.CLONE_PIDFD
     clone_args.exit_signal = exit_signal
+    clone_args.cgroup = cgroup
     pid: int = _syscall(_long(abi.SYSCALLS["clone3"]), ctypes.byref(clone_args), ctypes.c_size_t(CLONE_ARGS_SIZE))
     if pid < 0:
         raise _fail(None)
@@ -102,6 +104,17 @@ def prctl(option: int, argument: int) -> None:
     """Operate on this process: prctl(2)."""
     if _prctl(option, argument, 0, 0, 0) != 0:
         raise _fail(None)
+
+
+def setns(fd: int, kind: int) -> None:
+    """Enter the namespace behind a descriptor: setns(2). Of a user namespace, for a process with one thread."""
+    if _syscall(_long(abi.SYSCALLS["setns"]), _int(fd), _int(kind)) != 0:
+        raise _fail(None)
+
+
+def join_session_keyring() -> None:
+    """A session keyring of our own, empty, instead of the one that we were started with: keyctl(2)."""
+    _syscall(_long(abi.SYSCALLS["keyctl"]), _int(abi.KEYCTL_JOIN_SESSION_KEYRING), _pointer(None))
 
 
 def set_process_name(name: bytes) -> None:

@@ -15,10 +15,12 @@ import os
 import anyio
 
 from guntainer import errors, faults, stopping
-from guntainer.launcher.spawn import Zygote, spawn
+from guntainer.launcher.spawn import Zygote, helpers, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from guntainer.planner import Plan
 
 _MESSAGE_LIMIT = 60_000  # larger plans travel as a memfd
@@ -28,13 +30,14 @@ _UNDER_WAY_LIMIT = 32
 class Child:
     """A launched container's init: our own child process."""
 
-    __slots__ = ("launch_id", "operations", "pid", "pidfd", "zygote")
+    __slots__ = ("launch_id", "operations", "pid", "pidfd", "target", "zygote")
 
-    def __init__(self, launch_id: int, pid: int, pidfd: int, zygote: Zygote, plan: Plan) -> None:
+    def __init__(self, launch_id: int, target: stopping.Target, zygote: Zygote, plan: Plan) -> None:
         self.operations = plan[1:4]
         self.launch_id = launch_id
-        self.pid = pid
-        self.pidfd = pidfd
+        self.target = target
+        self.pid = target.pid
+        self.pidfd = target.pidfd
         self.zygote = zygote
 
     def __repr__(self) -> str:
@@ -46,11 +49,17 @@ _known: set[int] = set()
 
 
 class Launcher:
-    """One fork helper at a time. `async with Launcher() as launcher: child = await launcher.launch(plan, fds)`."""
+    """One fork helper at a time. `async with Launcher() as launcher: child = await launcher.launch(plan, fds)`.
 
-    def __init__(self, zygote: Zygote | None = None) -> None:
+    Args:
+        zygote: a helper that was started before.
+        namespace: a descriptor of the user namespace that helpers enter, or -1.
+    """
+
+    def __init__(self, zygote: Zygote | None = None, *, namespace: int = -1) -> None:
         self._zygote = zygote
-        self._waiting: dict[int, asyncio.Future[tuple[int, int]]] = {}
+        self._namespace = namespace
+        self._waiting: dict[int, asyncio.Future[tuple[int, Any, list[int]]]] = {}
         self._retired: list[Zygote] = []
         self._next_id = 0
         self._slots = asyncio.Semaphore(_UNDER_WAY_LIMIT)
@@ -77,7 +86,7 @@ class Launcher:
 
     def _start(self) -> Zygote:
         if self._zygote is None:
-            self._zygote = spawn()
+            self._zygote = spawn(self._namespace)
         if not self._watching:
             asyncio.get_running_loop().add_reader(self._zygote.sock.fileno(), self._answers)
             self._watching = True
@@ -102,18 +111,18 @@ class Launcher:
             zygote = self._start()
             self._next_id += 1
             launch_id = self._next_id
-            future: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[tuple[int, Any, list[int]]] = asyncio.get_running_loop().create_future()
             self._waiting[launch_id] = future
             try:
                 # A cancelled caller must not lose a container that is being cloned: the answer is waited for.
                 with anyio.CancelScope(shield=True):
                     await self._send(zygote, launch_id, data or marshal.dumps(plan), fds)
-                    pid, pidfd = await future
+                    pid, refusal, handed = await future
             finally:
                 self._waiting.pop(launch_id, None)
         if pid == 0:
-            raise faults.clone_error(pidfd)
-        return Child(launch_id, pid, pidfd, zygote, plan)
+            raise faults.clone_error(*refusal)
+        return Child(launch_id, stopping.Target(pid, *handed), zygote, plan)
 
     async def _send(self, zygote: Zygote, launch_id: int, plan: bytes, fds: list[int]) -> None:
         data = marshal.dumps((launch_id, plan))
@@ -144,7 +153,7 @@ class Launcher:
             return
         while True:
             try:
-                data, ancillary, _, _ = zygote.sock.recvmsg(4096, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+                data, ancillary, _, _ = zygote.sock.recvmsg(4096, _socket.CMSG_SPACE(8), _socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 return
             except OSError:
@@ -152,15 +161,15 @@ class Launcher:
             if not data:
                 self._lost(zygote)
                 return
-            launch_id, pid, number = marshal.loads(data)
-            pidfd = number
+            launch_id, pid, *refusal = marshal.loads(data)
+            handed: list[int] = []
             for _level, _kind, payload in ancillary:
-                pidfd = array.array("i", payload[:4])[0]
+                handed += array.array("i", payload[: len(payload) // 4 * 4])
             if pid:
                 _known.add(pid)
             future = self._waiting.get(launch_id)
             if future is not None and not future.done():
-                future.set_result((pid, pidfd))
+                future.set_result((pid, refusal, handed))
 
     def _lost(self, zygote: Zygote) -> None:
         """The helper is gone: fail what was under way, kill what nobody got to know of."""
@@ -175,6 +184,7 @@ class Launcher:
             os.waitpid(zygote.pid, 0)
         except (ProcessLookupError, ChildProcessError):
             pass
+        helpers.discard(zygote.pid)
         waiting = [future for future in self._waiting.values() if not future.done()]
         if waiting:
             self._kill_strangers()
@@ -184,13 +194,15 @@ class Launcher:
             )
 
     def _kill_strangers(self) -> None:
-        """Kill our children in a pid namespace that is not ours and that no answer has named."""
+        """Kill our children that no answer has named and that are containers: in a pid namespace of their own, or clones of the helper."""
         own = os.readlink("/proc/self/ns/pid")
         for pid in _children():
-            if pid in _known:
+            if pid in _known or pid in helpers:
                 continue
             try:
-                if os.readlink(f"/proc/{pid}/ns/pid") != own:
+                if _is_clone(pid) or os.readlink(f"/proc/{pid}/ns/pid") != own:
+                    for below in stopping.descendants(pid):
+                        os.kill(below, stopping.KILL)
                     os.kill(pid, stopping.KILL)
                     os.waitpid(pid, 0)
             except OSError:
@@ -200,6 +212,13 @@ class Launcher:
         """This child has been waited for."""
         _known.discard(child.pid)
         os.close(child.pidfd)
+        if child.target.mounts >= 0:
+            os.close(child.target.mounts)
+
+
+def _is_clone(pid: int) -> bool:
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return b"guntainer.init.zygote" in file.read()
 
 
 def _children() -> list[int]:

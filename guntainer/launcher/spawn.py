@@ -13,12 +13,14 @@ import sys
 from guntainer import descriptors, errors
 from guntainer.faults import FaultPipe
 
-_SOCKET, _FAULTS, _LIFE = 3, 4, 5  # the helper's descriptors
+_SOCKET, _FAULTS, _LIFE, _USER = 3, 4, 5, 6  # the helper's descriptors
 _CODE = (
     "import sys; sys.dont_write_bytecode = True; sys.path.insert(0, {path!r}); "
-    "from guntainer.init.zygote import main; main({socket}, {faults}, {life})"
+    "from guntainer.init.zygote import main; main({socket}, {faults}, {life}, {user})"
 )
 _QUEUE_BYTES = 1 << 20
+helpers: set[int] = set()
+"""Pids of the fork helpers of this process that were not waited for yet."""
 
 
 class Zygote:
@@ -42,12 +44,16 @@ class Zygote:
             os.waitpid(self.pid, 0)
         except (ProcessLookupError, ChildProcessError):
             pass
+        helpers.discard(self.pid)
         self.faults.close()
         os.close(self._life)
 
 
-def spawn() -> Zygote:
+def spawn(namespace: int = -1) -> Zygote:
     """Start a fork helper, with room for the descriptors that a launch uses.
+
+    Args:
+        namespace: a descriptor of the user namespace that it is to enter, or -1.
 
     Raises:
         HostError: no process or no descriptor is left.
@@ -61,10 +67,11 @@ def spawn() -> Zygote:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _QUEUE_BYTES)
         life, ours_alone = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise errors.HostError(f"can not start the fork helper: {error.strerror}") from None
+        raise _not_started("", error) from None
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    code = _CODE.format(path=package, socket=_SOCKET, faults=_FAULTS, life=_LIFE)
-    sources = [theirs.fileno(), faults.write_fd, life]
+    user = _USER if namespace >= 0 else -1
+    code = _CODE.format(path=package, socket=_SOCKET, faults=_FAULTS, life=_LIFE, user=user)
+    sources = [theirs.fileno(), faults.write_fd, life, *([namespace] if namespace >= 0 else [])]
     try:
         pid = os.posix_spawn(
             sys.executable,
@@ -78,15 +85,23 @@ def spawn() -> Zygote:
         ours.close()
         faults.close()
         os.close(ours_alone)
-        raise errors.HostError(f"can not start the fork helper {sys.executable}: {error.strerror}") from None
+        raise _not_started(f" {sys.executable}", error) from None
     finally:
         theirs.close()
         os.close(life)
+    helpers.add(pid)
     return Zygote(pid, ours, faults, ours_alone)
 
 
+def _not_started(what: str, error: OSError) -> errors.HostError:
+    from guntainer.refusals import probe_of
+
+    text = f"can not start the fork helper{what}: {error.strerror}"
+    return errors.HostError(text, probe=probe_of(error.errno or 0) or "python")
+
+
 def _actions(sources: list[int]) -> list[tuple[int, ...]]:
-    """Put the sources at 3, 4 and 5. They are moved out of the way first: one of them may be another's place."""
+    """Put the sources at 3, 4, 5 and so on. They are moved out of the way first: one of them may be another's place."""
     away = [(os.POSIX_SPAWN_DUP2, fd, 200 + at) for at, fd in enumerate(sources)]
     home = [(os.POSIX_SPAWN_DUP2, 200 + at, 3 + at) for at in range(len(sources))]
     tidy = [(os.POSIX_SPAWN_CLOSE, 200 + at) for at in range(len(sources))]

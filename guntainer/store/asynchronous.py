@@ -9,6 +9,7 @@ import anyio
 
 from guntainer import errors
 from guntainer.archive import worker
+from guntainer.idmap import Ids
 from guntainer.offloading import in_thread
 from guntainer.store import fill
 
@@ -57,12 +58,13 @@ async def unpack_temporary(
     archive: str,
     into: str,
     *,
+    ids: Ids = Ids(),
     sha256: str | None = None,
     progress: fill.Progress | None = None,
     limits: fill.LimitPair | None = None,
 ) -> str:
     """As `fill.unpack_temporary`."""
-    task = fill.temporary_task(archive, into, sha256, limits)
+    task = fill.temporary_task(archive, into, ids, sha256, limits)
     return fill.temporary_tree(task, await _work(task, *await _spawn(task), progress), sha256)
 
 
@@ -78,7 +80,7 @@ async def _spawn(task: worker.Task) -> tuple[int, int]:
         except BlockingIOError:
             await anyio.sleep(_LOOK_AGAIN_S)
     message, hint = worker.no_process(task.name)
-    raise errors.Exhausted(message, hint=hint)
+    raise errors.Exhausted(message, hint=hint, probe="nproc")
 
 
 async def _work(task: worker.Task, pid: int, read: int, progress: fill.Progress | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import os
 
 from guntainer import errors, interrupts
 from guntainer.archive import worker
+from guntainer.idmap import COUNT, RANGE, Ids
 from guntainer.store.lookup import VERSION, key_of, mismatch
 from guntainer.store.prune import remove_entry
 from guntainer.store.remove import remove_tree
@@ -30,6 +31,17 @@ if TYPE_CHECKING:
 _KILL = 9
 
 
+def _task(archive: str, folder: str, ids: Ids, *, hash_it: bool, limits: LimitPair | None) -> worker.Task:
+    """For a worker that keeps owners where a range of ids is mapped."""
+    count = COUNT if ids.kind == RANGE else 0
+    namespace = -1 if ids.inside else ids.namespace
+    return worker.Task(archive, archive, folder, hash_it=hash_it, limits=limits, ids=count, namespace=namespace)
+
+
+def _failed(store: Store, error: OSError) -> errors.StoreError:
+    return errors.StoreError(f"store {store.path}: {errors.describe_oserror(error)}", probe="store")
+
+
 class Filling:
     """One unpack into a store, step by step; `close` ends it at any point and leaves nothing half done."""
 
@@ -42,7 +54,7 @@ class Filling:
             self._key = key_of(os.stat(archive))
         except OSError as error:
             raise errors.RootfsError(errors.describe_oserror(error)) from None
-        self._folder = f"{store.path}/incoming/{self._key}"
+        self._folder = f"{store.path}/incoming/{self._key}{store.suffix}"
         self._lock = -1
 
     def lock(self, *, wait: bool) -> bool:
@@ -51,7 +63,7 @@ class Filling:
             try:
                 lock = os.open(f"{self._folder}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except OSError as error:
-                raise errors.StoreError(f"store {self._store.path}: {errors.describe_oserror(error)}") from None
+                raise _failed(self._store, error) from None
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
@@ -74,8 +86,8 @@ class Filling:
             remove_tree(self._folder)  # of a holder that died
             os.mkdir(self._folder, 0o700)
         except OSError as error:
-            raise errors.StoreError(f"store {self._store.path}: {errors.describe_oserror(error)}") from None
-        return worker.Task(self._archive, self._archive, self._folder, hash_it=True, limits=self._limits)
+            raise _failed(self._store, error) from None
+        return _task(self._archive, self._folder, self._store.ids, hash_it=True, limits=self._limits)
 
     def finish(self, facts: dict[str, Any]) -> Lease:
         """Put the unpacked tree into place and lease it.
@@ -90,16 +102,23 @@ class Filling:
             lease = self._store.lease(digest) or self._place(digest, facts)
             self._remember(digest, facts)
         except OSError as error:
-            raise errors.StoreError(f"store {self._store.path}: {errors.describe_oserror(error)}") from None
+            raise _failed(self._store, error) from None
         lease.left_out = facts["devices"] + facts["sockets"]
+        lease.unmapped = facts["unmapped"]
         return lease
 
     def _place(self, digest: str, facts: dict[str, Any]) -> Lease:
-        meta = {**facts, "layout": VERSION, "sources": [self._archive], "key": list(facts["key"])}
+        meta = {
+            **facts,
+            "layout": VERSION,
+            "ids": self._store.ids.describe(),
+            "sources": [self._archive],
+            "key": list(facts["key"]),
+        }
         os.close(os.open(f"{self._folder}/lock", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         with open(f"{self._folder}/meta", "wb") as file:
             file.write(marshal.dumps(meta))
-        entry = f"{self._store.path}/rootfs/{digest}"
+        entry = self._store.entry(digest)
         # Another archive with the same content may arrive at the same moment: the entry that is there wins.
         for _ in range(3):
             try:
@@ -139,9 +158,9 @@ class Filling:
 
 def failure(message: tuple[Any, ...]) -> errors.GuntainerError:
     """The error that a worker has told."""
-    _, kind, text, hint = message
+    _, kind, text, hint, probe = message
     cls = getattr(errors, kind, errors.ArchiveError)
-    error: errors.GuntainerError = cls(text, hint=hint)
+    error: errors.GuntainerError = cls(text, hint=hint, probe=probe)
     return error
 
 
@@ -161,7 +180,7 @@ def _work(task: worker.Task, progress: Progress | None, meanwhile: Meanwhile | N
                 pid, read = worker.fork(task)
             except BlockingIOError:
                 why, hint = worker.no_process(task.name)
-                raise errors.Exhausted(why, hint=hint) from None
+                raise errors.Exhausted(why, hint=hint, probe="nproc") from None
         if meanwhile is not None:
             meanwhile()
         pipe = worker.Pipe()
@@ -220,9 +239,9 @@ def lease(
         filling.close()
 
 
-def temporary_task(archive: str, into: str, sha256: str | None, limits: LimitPair | None) -> worker.Task:
+def temporary_task(archive: str, into: str, ids: Ids, sha256: str | None, limits: LimitPair | None) -> worker.Task:
     os.makedirs(into, 0o700)
-    return worker.Task(archive, archive, into, hash_it=sha256 is not None, limits=limits)
+    return _task(archive, into, ids, hash_it=sha256 is not None, limits=limits)
 
 
 def temporary_tree(task: worker.Task, facts: dict[str, Any], sha256: str | None) -> str:
@@ -235,11 +254,12 @@ def unpack_temporary(
     archive: str,
     into: str,
     *,
+    ids: Ids = Ids(),
     sha256: str | None = None,
     progress: Progress | None = None,
     meanwhile: Meanwhile | None = None,
     limits: LimitPair | None = None,
 ) -> str:
     """Unpack into a new folder `into`, which is the caller's to remove, and return the rootfs's path."""
-    task = temporary_task(archive, into, sha256, limits)
+    task = temporary_task(archive, into, ids, sha256, limits)
     return temporary_tree(task, _work(task, progress, meanwhile), sha256)

@@ -2,16 +2,20 @@
 
     $XDG_CACHE_HOME/guntainer/      0700 (or --store DIR, GUNTAINER_STORE)
         VERSION                     of this layout: raised when an older program would misread it
-        rootfs/<sha256>/tree/       an unpacked archive, never written again: an overlay's lower folder
-        rootfs/<sha256>/meta        marshal: what is known of it; written last, its presence makes the entry exist
-        rootfs/<sha256>/lock        shared by those who run on it, exclusive for who removes it; its mtime is the last use
+        rootfs/<entry>/tree/        an unpacked archive, never written again: an overlay's lower folder
+        rootfs/<entry>/meta         marshal: what is known of it; written last, its presence makes the entry exist
+        rootfs/<entry>/lock         shared by those who run on it, exclusive for who removes it; its mtime is the last use
         index/<dev>-<ino>-<size>-<mtime_ns>-<ctime_ns>   a link whose text is the sha256: a warm run does not hash the archive again
         incoming/<name>/            an unpack under way; <name>.lock is held meanwhile
-        skeleton/, mount/           see `runfolder`
+        skeleton/, mount/, empty/   see `runfolder`, `assembly`
+        seccomp/                    see `seccomp.cache`
+
+An entry's name is its archive's sha256, and, where it was unpacked with a range of ids, a dot and what stands for that map:
+the same archive with other owners is another tree.
 
     lock                       taken by            kind         how long
-    rootfs/<sha256>/lock       a run, a batch      shared       its lease
-    rootfs/<sha256>/lock       prune               exclusive    while it removes the entry
+    rootfs/<entry>/lock        a run, a batch      shared       its lease
+    rootfs/<entry>/lock        prune               exclusive    while it removes the entry
     incoming/<name>.lock       an unpack           exclusive    until the entry is in place
 
 One small link per archive, rather than one index file, needs no lock and no rewriting: each is made by one rename.
@@ -24,7 +28,8 @@ import fcntl
 import marshal
 import os
 
-from guntainer import errors
+from guntainer import errors, hostids
+from guntainer.idmap import Ids
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,11 +42,13 @@ _DIGEST_DIGITS = 64
 class Lease:
     """The right to use an entry's tree; it stays until `release`."""
 
-    __slots__ = ("_lock", "architecture", "digest", "left_out", "tree")
+    __slots__ = ("_lock", "architecture", "digest", "left_out", "tree", "unmapped")
 
     def __init__(self, tree: str, digest: str, architecture: str | None, lock: int) -> None:
         self.left_out = 0
         """Devices and sockets that unpacking it, just now, has left out."""
+        self.unmapped = 0
+        """Entries whose owners are not mapped, and that are root's: as well just now."""
         self.tree = tree
         self.digest = digest
         self.architecture = architecture
@@ -64,10 +71,16 @@ class Lease:
 
 
 class Store:
-    """A store's folder."""
+    """A store's folder, for one map of ids: under that, archives are unpacked and found."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, ids: Ids = Ids()) -> None:
         self.path = path
+        self.ids = ids
+        self.suffix = f".{ids.key}" if ids.key else ""
+
+    def entry(self, digest: str) -> str:
+        """The folder of an archive's entry."""
+        return f"{self.path}/rootfs/{digest}{self.suffix}"
 
     def __repr__(self) -> str:
         return f"Store({self.path!r})"
@@ -103,13 +116,13 @@ class Store:
         """Whether an archive is known to be here: a look without a lease, so it may be gone at once."""
         try:
             digest = os.readlink(f"{self.path}/index/{key_of(os.stat(archive))}")
-            return os.path.exists(f"{self.path}/rootfs/{digest}/meta")
+            return os.path.exists(f"{self.entry(digest)}/meta")
         except OSError:
             return False
 
     def lease(self, digest: str) -> Lease | None:
         """The lease of an entry by its digest, else None."""
-        entry = f"{self.path}/rootfs/{digest}"
+        entry = self.entry(digest)
         try:
             lock = os.open(f"{entry}/lock", os.O_RDWR | os.O_CLOEXEC)
         except OSError:
@@ -174,10 +187,10 @@ def default_path() -> str:
         return f"{home}/.cache/guntainer"
     from guntainer.runfolder import temporary_folder
 
-    return f"{temporary_folder()}/guntainer-store-{os.geteuid()}"
+    return f"{temporary_folder()}/guntainer-store-{hostids.UID}"
 
 
-def open_store(path: str | None = None) -> Store:
+def open_store(path: str | None = None, ids: Ids = Ids()) -> Store:
     """The store at `path`, or the default one; made where it is missing.
 
     Raises:
@@ -196,13 +209,16 @@ def open_store(path: str | None = None) -> Store:
         raise errors.StoreError(
             f"store {where}: layout {found!r} is newer than this guntainer's ({VERSION})",
             hint="use a newer guntainer, or another --store",
+            probe="store",
         )
     status = os.stat(where)
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         # whoever can write there could change a tree that we are about to run
         whose = "belongs to another user" if status.st_uid != os.geteuid() else "can be written by other users"
-        raise errors.StoreError(f"store {where} {whose}", hint="use --store or GUNTAINER_STORE, or chmod 700 it")
-    return Store(where)
+        raise errors.StoreError(
+            f"store {where} {whose}", hint="use --store or GUNTAINER_STORE, or chmod 700 it", probe="store"
+        )
+    return Store(where, ids)
 
 
 def _make(where: str) -> None:
@@ -224,4 +240,4 @@ def _unusable(where: str, error: OSError) -> errors.StoreError:
     hint = "use --store DIR or GUNTAINER_STORE to put it elsewhere"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = f"free some space there, or {hint}"
-    return errors.StoreError(f"store {where}: {errors.describe_oserror(error)}", hint=hint)
+    return errors.StoreError(f"store {where}: {errors.describe_oserror(error)}", hint=hint, probe="store")

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 class Entry(Value):
     """One unpacked archive."""
 
+    name: str
+    """Of its folder: the digest, and what stands for the map of ids."""
     digest: str
+    ids: str = ""
+    """Under which map of ids it was unpacked."""
     size_bytes: int = 0
     """Of the archive's files, as unpacked."""
     used_at: float = 0.0
@@ -32,7 +36,7 @@ class Entry(Value):
 
 def entries(store: Store) -> list[Entry]:
     """All entries, the last used first."""
-    found = [_entry(store, digest) for digest in _names(f"{store.path}/rootfs")]
+    found = [_entry(store, name) for name in _names(f"{store.path}/rootfs")]
     return sorted(found, key=lambda entry: -entry.used_at)
 
 
@@ -43,8 +47,8 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _entry(store: Store, digest: str) -> Entry:
-    path = f"{store.path}/rootfs/{digest}"
+def _entry(store: Store, name: str) -> Entry:
+    path = f"{store.path}/rootfs/{name}"
     meta = read_meta(path)
     used_at = 0.0
     in_use = False
@@ -61,7 +65,9 @@ def _entry(store: Store, digest: str) -> Entry:
         os.close(lock)
     meta = meta or {}
     return Entry(
-        digest=digest,
+        name=name,
+        digest=name.partition(".")[0],
+        ids=meta.get("ids", "") or "single",
         size_bytes=meta.get("size_bytes", 0),
         used_at=used_at,
         sources=tuple(meta.get("sources", ())),
@@ -78,7 +84,7 @@ def prune(store: Store, *, older_than_s: float | None = None, everything: bool =
     removed = []
     for entry in entries(store):
         old = older_than_s is not None and time.time() - entry.used_at >= older_than_s
-        if (everything or old or not entry.whole) and remove_entry(f"{store.path}/rootfs/{entry.digest}"):
+        if (everything or old or not entry.whole) and remove_entry(f"{store.path}/rootfs/{entry.name}"):
             removed.append(entry)
     _tidy(store)
     return removed
@@ -112,10 +118,11 @@ def remove_entry(path: str) -> bool:
 
 
 def _tidy(store: Store) -> None:
+    kept = {name.partition(".")[0] for name in _names(f"{store.path}/rootfs")}
     for name in _names(f"{store.path}/index"):
         link = f"{store.path}/index/{name}"
         try:
-            if not os.path.isdir(f"{store.path}/rootfs/{os.readlink(link)}"):
+            if os.readlink(link) not in kept:
                 os.unlink(link)
         except OSError:
             continue

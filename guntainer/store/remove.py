@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from guntainer import idmap
+
 _DEEP = 200  # folders held open at once; what lies deeper is moved up first
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -14,7 +16,8 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def remove_tree(path: str) -> None:
     """Remove `path` and everything below it; nothing happens where it is missing.
 
-    Folders without permissions (a rootfs may have them, overlayfs leaves one) get them first.
+    Folders without permissions (a rootfs may have them, overlayfs leaves one) get them first. What belongs to the caller's
+    sub-ids is removed in a user namespace that maps them.
 
     Raises:
         OSError: something can not be removed, for example because another user owns it.
@@ -26,6 +29,14 @@ def remove_tree(path: str) -> None:
     if mode & 0o170000 != 0o040000:
         os.unlink(path)
         return
+    try:
+        _remove_here(path)
+    except PermissionError:
+        if not idmap.remove_mapped(path):
+            raise
+
+
+def _remove_here(path: str) -> None:
     parent = os.open(os.path.dirname(os.path.abspath(path)), _FLAGS & ~os.O_NOFOLLOW)
     try:
         _remove_folder(parent, os.path.basename(os.path.abspath(path)))

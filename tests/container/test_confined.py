@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import Run, Traces
 
+from guntainer import runfolder
+
 pytestmark = pytest.mark.usefixtures("user_namespaces")
 
 MASKED = "mount -t tmpfs -o ro none /proc/scsi 2>/dev/null || mount --bind -o ro /dev/null /proc/timer_list"
@@ -25,7 +27,9 @@ export TMPDIR={0}/m
 
 
 def confined(script: str, *words: object) -> subprocess.CompletedProcess[str]:
-    """The program inside user, mount and pid namespaces that `script` has worked over."""
+    """The program inside user, mount and pid namespaces that `script` has worked over: its root has one id."""
+    if words[0] in ("run", "batch"):
+        words = (words[0], "--userns", "single", *words[1:])
     program = shlex.join([sys.executable, "-m", "guntainer", *map(str, words)])
     line = ["unshare", "-Urmpf", "--mount-proc", "--propagation", "private", "sh", "-ec", f"{script}\n{program}"]
     return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
@@ -84,6 +88,14 @@ def test_a_masked_sys_is_done_without(warm: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
 
 
+def test_no_sys_is_done_without(warm: Path, traces: Traces) -> None:
+    for network in ("host", "none"):
+        done = confined("mount -t tmpfs none /sys", "run", "--network", network, warm, "echo", "fine")
+        assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
+        assert "isolation" not in done.stderr
+    traces.check()
+
+
 def test_without_overlay_it_runs_on_a_copy(warm: Path, home: Path, traces: Traces) -> None:
     script = NO_OVERLAY.format(home / "work")
     done = confined(script, "run", warm, "sh", "-c", "echo x > /x; cat /x /etc/hostname")
@@ -96,6 +108,26 @@ def test_without_overlay_it_runs_on_a_copy(warm: Path, home: Path, traces: Trace
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("running on a copy") == 1
     assert [json.loads(line)["scratch"] for line in (home / "report").read_text().splitlines()] == ["copy"] * 3
+
+
+def test_a_copy_is_never_written_through(warm: Path, guntainer: Run, home: Path, traces: Traces) -> None:
+    """A rootfs that has links of its own where our files go, as deep down as apt's."""
+    tree, victim = home / "rootfs", home / "victim"
+    subprocess.run(["cp", "-a", guntainer("store", "path", "--userns", "auto", warm).stdout.strip(), tree], check=True)
+    (tree / "etc" / "apt" / "apt.conf.d").mkdir(parents=True)
+    (tree / "var" / "lib" / "dpkg").mkdir(parents=True)
+    victim.write_text("mine")
+    names = ("hostname", "hosts", "resolv.conf", runfolder.APT_DROP_IN)
+    for name in names:
+        (tree / "etc" / name).unlink(missing_ok=True)
+        (tree / "etc" / name).symlink_to(victim)
+    files = " ".join(f"/etc/{name}" for name in names)
+    script = f"for f in {files}; do test -f $f && test ! -L $f && echo real; done; cat /etc/hostname"
+    done = confined(NO_OVERLAY.format(home / "work"), "run", tree, "sh", "-c", script)
+    assert done.stdout.split() == ["real"] * len(names) + ["guntainer"], done.stderr
+    assert "running on a copy" in done.stderr
+    assert victim.read_text() == "mine"
+    traces.check()
 
 
 def test_a_copy_that_does_not_fit(warm: Path, home: Path, traces: Traces) -> None:
@@ -128,7 +160,7 @@ def test_a_copy_ends_with_its_owner(warm: Path, home: Path, guntainer: Run, trac
     (home / "bin" / "cp").write_text("#!/bin/sh\nexec sleep 50\n")
     (home / "bin" / "cp").chmod(0o755)
     script = f"{NO_OVERLAY.format(home / 'work')}\nexport PATH={home}/bin:$PATH"
-    program = shlex.join([sys.executable, "-m", "guntainer", "run", str(warm), "true"])
+    program = shlex.join([sys.executable, "-m", "guntainer", "run", "--userns", "single", str(warm), "true"])
     line = ["unshare", "-Urm", "--propagation", "private", "sh", "-ec", f"{script}\nexec {program}"]
     with subprocess.Popen(line, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None

@@ -144,8 +144,7 @@ def test_users_hosts_and_networks() -> None:
         with pytest.raises(UsageError):
             values.check_hostname(bad)
     assert values.check_network("none") == "none"
-    with pytest.raises(UsageError, match="not supported by this version yet"):
-        values.check_network("private")
+    assert values.check_network("private") == "private"
     with pytest.raises(UsageError, match='did you mean "host"'):
         values.check_network("hots")
 

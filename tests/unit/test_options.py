@@ -52,8 +52,8 @@ def test_plain_command_lines_are_read_quickly() -> None:
         (["--log-level", "loud", "x"], "loud"),
         (["--quiet=yes", "x"], "quiet"),
         (["-e"], "-e"),
-        (["--memory", "512m", "x"], "--memory is not supported by this version yet"),
-        (["--cpus=2", "x"], "--cpus is not supported by this version yet"),
+        (["--entrypoint", "/x", "x"], "--entrypoint is not supported by this version yet"),
+        (["--device=/dev/kvm", "x"], "--device is not supported by this version yet"),
         ([], "ROOTFS is missing"),
     ],
 )
@@ -65,7 +65,7 @@ def test_mistakes_are_told_by_argparse(words: list[str], say: str) -> None:
 
 def test_near_names_are_near() -> None:
     """No guess is better than a far one."""
-    for words in (["--bogus"], ["--cpus"], ["-m"]):
+    for words in (["--bogus"], ["--device"], ["-d"]):
         with pytest.raises(errors.UsageError) as caught:
             read_slowly(run.parser(), [*words, "x"], positional="ROOTFS")
         assert "did you mean" not in str(caught.value)
