@@ -131,7 +131,8 @@ def pasta(tool: Tool, user: str, ports: Iterable[Port], *, forward: bool = False
         forward: pass on what comes for the forwarder of name servers, see `naming`.
     """
     words = [tool.path, "--foreground", "--quiet", "--config-net", "--ns-ifname", DEVICE]
-    words += ["--ns-mac-addr", _MAC]  # else older ones do not know where to send before the container has sent something
+    # Else older ones do not know where to send before the container has sent something.
+    words += ["--ns-mac-addr", _MAC]
     words += ["--address", ADDRESS, "--netmask", _PREFIX, "--gateway", GATEWAY, "--no-map-gw"]
     words += ["--tcp-ns", "none", "--udp-ns", "none", *(("--dns-forward", FORWARDER) if forward else ())]
     ports = tuple(ports)

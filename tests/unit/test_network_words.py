@@ -256,6 +256,8 @@ def test_nothing_is_forwarded_unasked() -> None:
     for option in ("--tcp-ports", "--udp-ports", "--tcp-ns", "--udp-ns"):
         assert words[words.index(option) + 1] == "none"
     assert "--no-map-gw" in words
+    # without it, what comes in before the container has sent a frame is lost with pastas of 2023
+    assert words[words.index("--ns-mac-addr") + 1] == "02:42:0a:00:02:64"
     assert "--disable-host-loopback" in tools.slirp4netns(tools.Tool(name="slirp4netns", path="/x/s"), "", "")
 
 
