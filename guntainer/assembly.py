@@ -9,7 +9,7 @@ from __future__ import annotations
 import marshal
 import os
 
-from guntainer import descriptors, errors, hostids, idmap, planner, rootfs, runfolder, spec
+from guntainer import capabilities, descriptors, errors, hostids, idmap, planner, rootfs, runfolder, spec
 from guntainer.jobs.model import NO_LIMITS
 from guntainer.value import Value
 
@@ -138,14 +138,15 @@ class Ground:
 def compile_early(job: Job, shared: str, ids: idmap.Ids) -> None:
     """The job's seccomp filter, while an unpacker works: where it is not kept yet, it takes as long as a small rootfs does.
 
-    Raises:
-        UsageError: its profile is wrong.
-        HostError: libseccomp is missing.
+    What is wrong with it is told when it is needed.
     """
     place = Ground(shared, _no_folder, ids)
     # of a distribution, most likely: whether it is one can be seen afterwards
     emulate_root = job.root_emulation == "on" or (job.root_emulation == "auto" and ids.kind == idmap.SINGLE)
-    place.filter(job, emulate_root=emulate_root)
+    try:
+        place.filter(job, emulate_root=emulate_root)
+    except errors.GuntainerError:
+        pass
 
 
 def _no_folder() -> RunFolder:
@@ -234,7 +235,7 @@ def _assemble(
     if granted is not None:
         job = job.replace(limits=granted.limits)
     spec.check_mounts(job)
-    _check_privileges(job, ground.ids, isolation)
+    _check_privileges(job)
     account = ground.account(tree, job.user)
     if ground.ids.kind == idmap.SINGLE:
         account = account.replace(groups=())  # setgroups(2) is denied where one id is mapped
@@ -264,6 +265,7 @@ def _assemble(
         limits=descriptors.for_commands() + (granted.rlimits if granted is not None else ()),
         isolation=isolation,
         mapped=ground.ids.kind == idmap.RANGE,
+        nested=not spec.capabilities_of(job) <= capabilities.DEFAULT,
         seccomp=ground.filter(job, emulate_root=ground.emulates_root(job, tree)),
         network=network,
         cgroup=cgroup,
@@ -271,16 +273,23 @@ def _assemble(
     return Assembly(spec=config, plan=plan, data=marshal.dumps(plan), layer=layer, scratch=scratch)
 
 
-def _check_privileges(job: Job, ids: idmap.Ids, isolation: str) -> None:
-    """Who may trace everybody in the user namespace must not see those of it that are no containers.
+_REACHING = frozenset(("CAP_SYS_ADMIN", "CAP_SYS_PTRACE"))
+
+
+def _check_privileges(job: Job) -> None:
+    """Some capabilities reach all that is the caller's own.
 
     Raises:
-        HostError: with a range, on a lower rung of the ladder, the fork helper could be entered through the host's /proc.
+        HostError: real root's namespace has the host's own ids, and with them what is root's in /proc/sys and /dev.
     """
-    if isolation != planner.FULL and ids.kind == idmap.RANGE and "CAP_SYS_PTRACE" in spec.capabilities_of(job):
+    reaching = _REACHING & spec.capabilities_of(job)
+    if not reaching:
+        return
+    names = " and ".join(name.removeprefix("CAP_") for name in sorted(reaching))
+    if idmap.is_real_root():
         raise errors.HostError(
-            f"SYS_PTRACE with a range of ids needs full isolation, but only {isolation} is possible here",
-            hint="leave out --privileged and --cap-add SYS_PTRACE, or use --userns single",
+            f"{names} in a container of the host's root would reach what is root's on the host",
+            hint="run it as another user, or leave out --privileged and --cap-add",
         )
 
 

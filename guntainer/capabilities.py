@@ -48,10 +48,14 @@ def parse(text: str) -> str:
     return name
 
 
-def chosen(add: Iterable[str], drop: Iterable[str]) -> frozenset[str]:
-    """What is left of the default set, as docker reckons: what is dropped by name is dropped, whatever else is said."""
+def chosen(add: Iterable[str], drop: Iterable[str], *, privileged: bool = False) -> frozenset[str]:
+    """What is left of the default set, as docker reckons: what is dropped by name is dropped, whatever else is said.
+
+    Args:
+        privileged: start with all of them; who drops ALL of them all the same gets what he adds by name.
+    """
     add, drop = frozenset(add), frozenset(drop)
-    if "ALL" in add:
+    if "ALL" in add or (privileged and "ALL" not in drop):
         base = frozenset(KNOWN)
     elif "ALL" in drop:
         base = frozenset()

@@ -94,11 +94,13 @@ def enter(ids: Ids) -> Ids:
 
 
 _entered = False
+_real_root: bool | None = None
 
 
 def enter_by(fd: int) -> None:
     """Enter the user namespace behind a descriptor."""
     global _entered
+    is_real_root()  # it can not be seen from inside
     hostids.namespace_limit("pid")  # to be known inside, where the host's limits can not be read any more
     syscalls.setns(fd, abi.CLONE_NEWUSER)
     _entered = True
@@ -151,6 +153,17 @@ def _extents() -> tuple[tuple[Extent, ...], tuple[Extent, ...]]:
     if hostids.UID == 0:  # root needs nobody's leave, and its archives keep their owners as they are
         return _whole("/proc/self/uid_map"), _whole("/proc/self/gid_map")
     return _map("/etc/subuid", hostids.UID), _map("/etc/subgid", hostids.GID)
+
+
+def is_real_root() -> bool:
+    """Whether we are run by the root of the host, not by that of somebody's user namespace: there every id is mapped."""
+    global _real_root
+    if _real_root is None:
+        _real_root = False
+        if hostids.UID == 0:
+            with open("/proc/self/uid_map", encoding="ascii") as file:
+                _real_root = file.read().split() == ["0", "0", "4294967295"]
+    return _real_root
 
 
 def _whole(path: str) -> tuple[Extent, ...]:

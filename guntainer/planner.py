@@ -66,6 +66,7 @@ def plan(
     limits: tuple[tuple[int, int, int], ...] = (),
     isolation: str = FULL,
     mapped: bool = False,
+    nested: bool = False,
     seccomp: bytes = b"",
     network: int = -1,
     cgroup: int = -1,
@@ -78,6 +79,7 @@ def plan(
             namespace it is always ours.
         limits: (resource, soft, hard) to set before the command.
         mapped: whoever clones is in a user namespace with these maps already, in which the container stays.
+        nested: it does not: it gets one below that, with the same ids, so that no capability of its reaches anybody else.
         seccomp: a filter, as seccomp(2) takes it; empty: none.
         network: the index of the socket through which a private network is asked for; -1: there is none.
         cgroup: the index of the descriptor of the container's own control group; -1: it stays in the caller's.
@@ -95,7 +97,10 @@ def plan(
     if cgroup >= 0:
         flags &= ~abi.CLONE_NEWCGROUP
         operations.append(_into_cgroup(spec, _index(cgroup)))
-    if mapped:
+    if mapped and nested:
+        maps = [_own_map_text(spec["linux"][kind]) for kind in ("uidMappings", "gidMappings")]
+        operations.append(("map_ids", *maps))
+    elif mapped:
         flags &= ~abi.CLONE_NEWUSER
     else:
         operations.append(("id_map", _map_text(spec["linux"]["uidMappings"]), _map_text(spec["linux"]["gidMappings"])))
@@ -124,9 +129,7 @@ def plan(
     if network >= 0:
         operations.append(("await_network", _index(network)))
     limits = _rlimits(process.get("rlimits", []), limits)
-    if limits:
-        operations.append(("limits", limits))
-    operations += _privileges(spec, death_signal, mapped=mapped, seccomp=seccomp)
+    operations += _privileges(spec, death_signal, limits, mapped=mapped, seccomp=seccomp)
     environment = dict(pair.split("=", 1) for pair in process["env"])
     if init.isdecimal():
         init = str(_index(int(init)))
@@ -143,7 +146,14 @@ def _fences(linux: Linux, empty: str) -> list[tuple[Any, ...]]:
     return fences
 
 
-def _privileges(spec: Spec, death_signal: tuple[Any, ...], *, mapped: bool, seccomp: bytes) -> list[tuple[Any, ...]]:
+def _privileges(
+    spec: Spec,
+    death_signal: tuple[Any, ...],
+    limits: tuple[tuple[int, int, int], ...],
+    *,
+    mapped: bool,
+    seccomp: bytes,
+) -> list[tuple[Any, ...]]:
     """Last of all, in this order: each step takes away what the ones before it need."""
     process = spec["process"]
     operations: list[tuple[Any, ...]] = []
@@ -155,10 +165,13 @@ def _privileges(spec: Spec, death_signal: tuple[Any, ...], *, mapped: bool, secc
         operations.append(("capabilities", dropped))
     user = process["user"]
     if mapped:
-        groups = tuple(user.get("additionalGids", ()))
+        groups = (user["gid"], *user.get("additionalGids", ()))  # its own among them, as docker has it
         operations.append(("credentials", user["uid"], user["gid"], groups))
         if user["uid"]:
             operations.append(death_signal)  # a change of credentials takes it away: prctl(2)
+    operations.append(("seal",))
+    if limits:
+        operations.append(("limits", limits))  # the seal uses descriptors above what a command may have
     if process["cwd"] != "/":
         operations.append(("workdir", process["cwd"]))
     if process["noNewPrivileges"]:
@@ -208,6 +221,11 @@ def _map_text(mappings: list[Any]) -> str:
 def _ping_groups(mappings: list[Any]) -> tuple[int, int]:
     """Everybody, as docker and podman have it: the first and the last group that there is."""
     return mappings[0]["containerID"], mappings[-1]["containerID"] + mappings[-1]["size"] - 1
+
+
+def _own_map_text(mappings: list[Any]) -> str:
+    """The ids of the namespace that whoever clones is in, each as itself."""
+    return "".join(f"{m['containerID']} {m['containerID']} {m['size']}\n" for m in mappings)
 
 
 def _merged(root: Root) -> str:

@@ -25,6 +25,12 @@ _LISTS = {
     "riops": "throttleReadIOPSDevice",
     "wiops": "throttleWriteIOPSDevice",
 }
+_RATES = {
+    "rbps": "device-read-bps",
+    "wbps": "device-write-bps",
+    "riops": "device-read-iops",
+    "wiops": "device-write-iops",
+}
 _OPTIONS = {"memory": "memory", "cpu": "cpus", "cpuset": "cpuset-cpus", "pids": "pids-limit", "io": "blkio-weight"}
 CONTROLLERS = tuple(_OPTIONS)
 
@@ -81,9 +87,13 @@ def options(limits: Limits, controller: str) -> str:
     if controller != "io":
         return _OPTIONS[controller]
     names = ["blkio-weight"] if limits.io_weight is not None else []
-    long = {"rbps": "read-bps", "wbps": "write-bps", "riops": "read-iops", "wiops": "write-iops"}
-    names += sorted({f"device-{long[kind]}" for kind, _, _ in limits.io_max})
+    names += sorted({rate_option(kind) for kind, _, _ in limits.io_max})
     return ", ".join(names)
+
+
+def rate_option(word: str) -> str:
+    """The option of a word of io.max: `rbps` → `device-read-bps`."""
+    return _RATES[word]
 
 
 def without(limits: Limits, controller: str) -> Limits:
@@ -145,10 +155,11 @@ def _io(block: dict[str, Any]) -> list[Setting]:
         scaled = 1 + (weight - 10) * 9999 // 990  # 10..1000 onto 1..10000, as runc and crun do it
         files = ("io.weight", "io.bfq.weight")
         found.append(Setting(files=files, texts=(f"default {scaled}", str(weight)), option="blkio-weight"))
-    lines: dict[str, list[str]] = {}
+    lines: dict[str, dict[str, int]] = {}
     for word, name in _LISTS.items():
         for item in block.get(name, ()):
-            lines.setdefault(f"{item['major']}:{item['minor']}", []).append(f"{word}={item['rate']}")
-    for device, words in lines.items():
-        found.append(Setting(files=("io.max",), texts=(" ".join([device, *words]),), option="device rates"))
+            lines.setdefault(f"{item['major']}:{item['minor']}", {})[word] = item["rate"]
+    for device, rates in lines.items():
+        text = " ".join([device, *(f"{word}={rate}" for word, rate in rates.items())])
+        found.append(Setting(files=("io.max",), texts=(text,), option=", ".join(map(rate_option, rates))))
     return found

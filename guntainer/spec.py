@@ -88,7 +88,7 @@ class Account(Value):
 
 
 def default_mounts(
-    network: str, *, cgroups: bool = False, own_cgroup: bool = False, privileged: bool = False
+    network: str, *, cgroups: bool = False, own_cgroup: bool = False, privileged: bool = False, may_mount: bool = False
 ) -> list[SpecMount]:
     """The kernel's file systems, as the spec's "Default Filesystems" and docker have them.
 
@@ -96,6 +96,8 @@ def default_mounts(
         cgroups: the host has cgroup v2 alone: show the container its own part of it.
         own_cgroup: that part is a control group of its own; else the caller is in it as well.
         privileged: nothing is read-only that the container may write to.
+        may_mount: the container can take mounts away: it is not shown what of the host's lies below its own. In the host's
+            network that is /sys, whose control groups the caller may write to.
     """
     access = [] if privileged else ["ro"]
     mounts: list[SpecMount] = [
@@ -106,6 +108,8 @@ def default_mounts(
         _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "nodev", "noexec"),
     ]
     # A new sysfs may be mounted only by the owner of the network namespace: sysfs(5).
+    if network == "host" and may_mount:
+        return mounts
     if network == "host":
         mounts.append(_mount("/sys", "none", "/sys", "rbind", "ro"))
     else:
@@ -211,9 +215,9 @@ def capabilities_of(job: Job) -> frozenset[str]:
     With a private network NET_RAW is none of the default ones, as in podman: frames of one's own making reach the host's
     loopback through the tools.
     """
-    add = {"ALL", *job.cap_add} if job.privileged else set(job.cap_add)
-    found = capabilities.chosen(add, job.cap_drop)
-    return found if job.network != "private" or add & {"ALL", "CAP_NET_RAW"} else found - {"CAP_NET_RAW"}
+    found = capabilities.chosen(job.cap_add, job.cap_drop, privileged=job.privileged)
+    asked_for = job.privileged or {"ALL", "CAP_NET_RAW"} & set(job.cap_add)
+    return found if job.network != "private" or asked_for else found - {"CAP_NET_RAW"}
 
 
 def _capabilities(job: Job) -> dict[str, list[str]]:
@@ -235,7 +239,13 @@ def _all_mounts(job: Job, *, cgroups: bool) -> list[SpecMount]:
     """The kernel's file systems, then the user's, a folder before what lies in it, as docker and podman have it."""
     own = sorted(job.mounts, key=lambda mount: normal_path(mount.target).count("/"))
     replaced = {normal_path(mount.target) for mount in own} & set(_REPLACEABLE)
-    kernels = default_mounts(job.network, cgroups=cgroups, own_cgroup=job.limits.wanted, privileged=job.privileged)
+    kernels = default_mounts(
+        job.network,
+        cgroups=cgroups,
+        own_cgroup=job.limits.wanted,
+        privileged=job.privileged,
+        may_mount="CAP_SYS_ADMIN" in capabilities_of(job),
+    )
     defaults = [mount for mount in kernels if mount["destination"] not in replaced]
     return defaults + [_volume(mount) for mount in own]
 

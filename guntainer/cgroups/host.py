@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _HINT_V1 = "boot with systemd.unified_cgroup_hierarchy=1, or go on without the limits: --limits best-effort"
 HINT = "run it as `systemd-run --user --scope -p Delegate=yes guntainer …`, or use --limits best-effort"
 PROBE = "cgroup"
+_ALONE = "start guntainer alone in a control group that is delegated to you (`exec guntainer …`), or use --limits best-effort"
+_LOG_IN = "log in as yourself, which starts one, or have it started at boot: `loginctl enable-linger`; or else "
 
 
 class Place(Value):
@@ -62,6 +64,11 @@ class _Mount:
         self.kind = rest[0]
         self.options = rest[2].split(",")
         self.read_only = "ro" in fields[5].split(",") or "ro" in self.options
+
+
+def hint_without_manager() -> str:
+    """What to do where systemd can not be asked for a scope; root's manager is there or it is not."""
+    return _LOG_IN + _ALONE if hostids.UID else _ALONE
 
 
 def _plain(text: str) -> str:
@@ -140,8 +147,11 @@ def in_version_1(controller: str) -> bool:
     )
 
 
-def device_of(path: str) -> tuple[int, int]:
+def device_of(path: str, option: str = "device rate") -> tuple[int, int]:
     """(major, minor) of the disk that a path is, or lies on: io.max knows whole disks alone.
+
+    Args:
+        option: what names the path, for a message.
 
     Raises:
         UsageError: there is no such path.
@@ -150,7 +160,7 @@ def device_of(path: str) -> tuple[int, int]:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise errors.UsageError(f"device rates: {errors.describe_oserror(error)}") from None
+        raise errors.UsageError(f"{option}: {errors.describe_oserror(error)}") from None
     device = status.st_rdev if status.st_mode & 0o170000 == 0o060000 else status.st_dev
     major, minor = os.major(device), os.minor(device)
     known = f"/sys/dev/block/{major}:{minor}"

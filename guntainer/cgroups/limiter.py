@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from guntainer.jobs.model import Limits
 
 _NPROC = ULIMITS["nproc"]
+_LETTERS = dict(zip(ULIMITS, "tfdscmunlvxiqerR", strict=True))  # bash(1), ulimit
 _COUNTED_APART = (5, 14)  # Linux: RLIMIT_NPROC counts the processes of a user namespace by themselves
 
 
@@ -84,14 +85,14 @@ class Limiter:
         self._subtree.close()
 
     def _grant(self, limits: Limits) -> Granted:
-        check_ulimits(limits)
+        limits, notes = _within_hard(limits)
         wanted = resources.controllers(limits)
         refusals: dict[str, errors.HostError] = {
             controller: host.missing(controller, None) for controller in sorted(wanted) if host.in_version_1(controller)
         }
         devices = {}
         try:
-            devices = {path: host.device_of(path) for _, path, _ in limits.io_max}
+            devices = {path: host.device_of(path, resources.rate_option(word)) for word, path, _ in limits.io_max}
         except errors.HostError as error:
             refusals.setdefault("io", error)
         rest = wanted - refusals.keys()
@@ -105,7 +106,8 @@ class Limiter:
                 refusals[controller] = host.missing(controller, self._subtree.place)
         if refusals and not limits.best_effort:
             raise _refusal(limits, refusals)
-        return self._without(limits, refusals, devices)
+        granted = self._without(limits, refusals, devices)
+        return granted.replace(notes=(*granted.notes, *notes))
 
     def _give(self, wanted: frozenset[str]) -> frozenset[str]:
         if self._error is not None:
@@ -162,19 +164,28 @@ def _most_processes() -> int:
     return 1 << 22 if hard == resource.RLIM_INFINITY else hard  # PID_MAX_LIMIT
 
 
-def check_ulimits(limits: Limits) -> None:
-    """Refuse what setrlimit(2) would refuse in the container: nobody but the host's root can raise a hard limit.
+def _within_hard(limits: Limits) -> tuple[Limits, list[str]]:
+    """For best effort, the ulimits that can be had, and a note for each that was cut to the hard limit; else as they are.
+
+    setrlimit(2) in the container would refuse the others: nobody but the host's root can raise a hard limit.
 
     Raises:
-        HostError: naming the limit.
+        HostError: naming the limit; not for best effort.
     """
     import resource
 
-    for name, _, hard in limits.ulimits:
+    within, notes = [], []
+    for name, soft, hard in limits.ulimits:
         allowed = resource.getrlimit(ULIMITS[name])[1]
-        if allowed != resource.RLIM_INFINITY and (hard == UNLIMITED or hard > allowed):
-            shown = "unlimited" if hard == UNLIMITED else hard
+        if allowed == resource.RLIM_INFINITY or UNLIMITED != hard <= allowed:
+            within.append((name, soft, hard))
+            continue
+        shown = "unlimited" if hard == UNLIMITED else hard
+        why = f"ulimit {name}={shown}: the hard limit here is {allowed}"
+        if not limits.best_effort:
             raise errors.HostError(
-                f"ulimit {name}={shown}: the hard limit here is {allowed}",
-                hint="ask for less, or raise it (`ulimit -H`, limits.conf(5))",
+                why, hint=f"ask for less, or have it raised: limits.conf(5); `ulimit -H{_LETTERS[name]}` shows it"
             )
+        within.append((name, allowed if soft == UNLIMITED else min(soft, allowed), allowed))
+        notes.append(f"{why}, which holds instead")
+    return limits.replace(ulimits=tuple(within)), notes

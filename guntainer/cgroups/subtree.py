@@ -107,7 +107,9 @@ class Subtree:
                     continue  # one of the processes may have ended meanwhile
                 if why is None:
                     return place
-                raise errors.HostError(f"{why.message}; {error.message}", hint=why.hint, probe=why.probe) from None
+                # systemd-run asks the same manager
+                hint = host.hint_without_manager() if error.absent and why.hint == host.HINT else why.hint
+                raise errors.HostError(f"{why.message}; {error.message}", hint=hint, probe=why.probe) from None
         self._is_scope = True
         return moved
 

@@ -40,6 +40,8 @@ class NoManager(errors.HostError):
 
     refused = False
     """It has answered, with an error."""
+    absent = False
+    """There is none."""
 
 
 def start_scope(name: str, pids: list[int], above: str) -> None:
@@ -83,7 +85,9 @@ def _ask(target: dict[int, tuple[str, str]], member: str, signature: str, body: 
             reasons.append(f"{path}: {error.strerror or error}")
     if reasons:
         raise NoManager(f"systemd can not be asked for a scope: {'; '.join(reasons)}")
-    raise NoManager("there is no systemd manager of yours that could make a scope")
+    nobody = NoManager("there is no systemd manager of yours that could make a scope")
+    nobody.absent = True
+    raise nobody
 
 
 def _addresses() -> Iterator[tuple[str, bool]]:

@@ -17,6 +17,7 @@ COMMANDS = {
     "batch": "run the jobs of a job file, many at a time",
     "store": "list, prune and look up unpacked rootfs",
     "pack": "make a small rootfs archive from programs of this machine",
+    "unshare": "run a program of this machine as root over your sub-ids",
     "doctor": "try what this host allows, and say how to mend the rest",
     "completion": "print a shell completion script",
 }

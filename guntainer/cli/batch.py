@@ -51,7 +51,7 @@ OPTIONS = (
         help="live lines (on a terminal), blocks per job, or neither",
     ),
     Option("--results", metavar="DIR", help="keep each job's stdout, stderr and result.json there"),
-    Option("--json", metavar="FILE", help="write one JSON object per job; -: to stdout"),
+    Option("--json", metavar="FILE", help="write one JSON object per job; -: to stdout, and all else to stderr"),
     Option("--store", metavar="DIR", help="where unpacked archives are kept"),
     Option(
         "--userns", choices=WANTED, default="auto", metavar="|".join(WANTED), help="ids: a range of sub-ids, or one"
@@ -100,8 +100,6 @@ def main(words: list[str]) -> int:
     args = _options(words)
     if args is None:
         return 0
-    if args.json == "-":
-        args.__dict__["json"] = "/dev/stdout"
     zygote: Zygote | None = None
     ids = None
     looking = args.check or args.list or args.dry_run
@@ -234,10 +232,7 @@ class _Batch:
         self._head_start.begin(store, missing, most=2 * len(os.sched_getaffinity(0)))
         from guntainer import assembly
 
-        try:
-            assembly.compile_early(self._jobs[0], store.path, self._ids)
-        except errors.GuntainerError:
-            pass  # the job will tell
+        assembly.compile_early(self._jobs[0], store.path, self._ids)
 
     def _run(self) -> int:
         import anyio
@@ -248,7 +243,7 @@ class _Batch:
             self._log.info(f"one id: {self._ids.why}")
         if self._results:
             self._lock = results.open_folder(self._results, self._jobs)
-        if self._args.json:
+        if self._args.json and self._args.json != "-":
             # before any job starts: a report that can not be written is not found out after an hour
             results.try_to_write(self._args.json)
         report = anyio.run(self._supervise)
@@ -261,7 +256,7 @@ class _Batch:
     def _output(self, screen: Screen) -> Output:
         from guntainer import output
 
-        terminal = os.isatty(1)
+        terminal = os.isatty(2 if self._args.json == "-" else 1)
         in_ci = bool(os.environ.get("CI"))
         mode = self._args.output or ("live" if terminal and not in_ci else "group")
         colour = (terminal or os.environ.get("GITLAB_CI") == "true") and not os.environ.get("NO_COLOR")
@@ -293,7 +288,8 @@ class _Batch:
         from guntainer.supervisor import Supervisor
 
         out, err = self._open_screens()
-        output = self._output(out)
+        # a report on standard output stands there alone
+        output = self._output(err if self._args.json == "-" else out)
         unpacking = self._unpacking(err)
         supervisor = Supervisor(
             parallel=self._parallel,
@@ -316,7 +312,11 @@ class _Batch:
                 output.closing(report)
                 output.say("\n" + table(report, colour=output.colour))
             try:
-                if self._args.json:
+                if self._args.json == "-":
+                    from guntainer.report_text import json_lines
+
+                    out.put(json_lines(report).encode())
+                elif self._args.json:
                     await results.write_report(self._args.json, report)
             finally:
                 # last of all: it waits for whoever reads us

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from guntainer import errors
 from guntainer.cli import options, show
@@ -101,7 +100,7 @@ def _examine(wanted: list[Probe], *, store: str | None, as_json: bool, quiet: bo
     from guntainer.doctor.finding import OK
     from guntainer.doctor.probes import PROBES
 
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    colour = os.isatty(1) and not os.environ.get("NO_COLOR")
     width = max(len(probe.id) for probe in wanted)
     rows = []
     with examine.Circumstances(store=store) as around:

@@ -94,9 +94,12 @@ def try_to_write(path: str) -> None:
         raise errors.UsageError(f"--json {path}: {error.strerror}", hint="name a file that can be written") from None
 
 
+_OPEN_ALREADY = ("/dev/fd/", "/dev/std", "/proc/")
+
+
 def _is_no_file(path: str) -> bool:
-    """A pipe, a terminal, /dev/null: written to as it is, since nothing else can take its name."""
-    return os.path.exists(path) and not os.path.isfile(path)
+    """A pipe, a terminal, /dev/null, /dev/fd/3: written to as it is, since nothing else can take its name."""
+    return os.path.exists(path) and (not os.path.isfile(path) or os.path.abspath(path).startswith(_OPEN_ALREADY))
 
 
 async def write_report(path: str, report: Report) -> None:
@@ -111,7 +114,7 @@ async def write_report(path: str, report: Report) -> None:
 
     try:
         if _is_no_file(path):
-            async with aiofiles.open(path, "w", encoding="utf-8") as file:
+            async with aiofiles.open(path, "a", encoding="utf-8") as file:
                 await file.write(json_lines(report))
             return
         try:

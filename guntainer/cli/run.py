@@ -436,6 +436,7 @@ class _Run:
             network=0 if self._job.network == "private" else -1,
             cgroup=0 if self._job.limits.wanted else -1,
         )
+        show(f"with ids {self._ids.describe()}\n" if self._ids.inside else "")
         show(planner.describe(made.plan))
         return 0
 
@@ -445,4 +446,5 @@ class _Run:
             return
         folder, self._folder = self._folder, None
         folder.keep()
-        self.note(f"kept {layer}/upper", "warning")
+        removal = f"; to remove it: guntainer unshare rm -rf {os.path.dirname(layer)}" if self._ids.inside else ""
+        self.note(f"kept {layer}/upper{removal}", "warning")

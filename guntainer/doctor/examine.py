@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 BOUND_S = 10.0
 _PROCESSES = "nproc"
+_UMASK = 0o022
 _ROUNDS, _ROUND_S = 200, 0.005
 _ANSWER_LIMIT = 1 << 16
 
@@ -44,6 +45,7 @@ class Circumstances:
     ) -> None:
         self.store = ""
         self.store_fault = ""
+        self.store_errno = 0
         try:
             self.store = storage.store_path(store)
         except errors.HostError as error:
@@ -60,6 +62,7 @@ class Circumstances:
         self._folder: runfolder.RunFolder | None = None
 
     def __enter__(self) -> Self:
+        self._umask = os.umask(_UMASK)  # what the probes make they also look into
         runfolder.remove_stale()
         with interrupts.held():
             self._make()
@@ -77,7 +80,7 @@ class Circumstances:
             if self.store:
                 self.beside_store = storage.make_beside(self.store)
         except OSError as error:
-            self.store_fault = errors.describe_oserror(error)
+            self.store_fault, self.store_errno = errors.describe_oserror(error), error.errno or 0
 
     def __exit__(
         self, _kind: type[BaseException] | None, _value: BaseException | None, _where: TracebackType | None
@@ -86,6 +89,7 @@ class Circumstances:
             runfolder.remove_layer(self.beside_store)
         if self._folder is not None:
             self._folder.remove()
+        os.umask(self._umask)
 
 
 def examine(

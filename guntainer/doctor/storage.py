@@ -14,6 +14,8 @@ from guntainer.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from guntainer.doctor.examine import Circumstances
 
 _LITTLE_IN_TMPDIR = 64 << 20
@@ -22,8 +24,11 @@ _TRIED_BYTES = 1 << 20
 _ENTRIES = 4096  # fewer free inodes than that are soon used up by an unpacked rootfs
 _OTHER_TMPDIR = "export TMPDIR=/var/tmp  # or another folder of yours, on a disk with room"
 _OTHER_STORE = "export GUNTAINER_STORE=/path/of/a/larger/disk  # or: guntainer run --store DIR"
+_OWN_STORE = "export GUNTAINER_STORE=/path/of/a/folder/of/yours  # or: guntainer run --store DIR"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PREFIX = ".guntainer-doctor-"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PINNED = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE_TO = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 
 
@@ -104,6 +109,7 @@ def make_beside(path: str) -> str:
     while True:
         made = f"{path}/{_PREFIX}{os.urandom(4).hex()}"
         os.mkdir(made, 0o700)
+        os.chmod(made, 0o700)  # whatever the umask is
         lock = os.open(made, _FOLDER)
         fcntl.flock(lock, fcntl.LOCK_EX)  # as long as this process lives
         if os.fstat(lock).st_nlink:
@@ -118,7 +124,7 @@ def _remove_stale(folder: str) -> None:
     for name in os.listdir(folder):
         if name.startswith(_PREFIX):
             try:
-                lock = os.open(f"{folder}/{name}", _FOLDER)
+                lock = _opened(f"{folder}/{name}")
             except OSError:
                 continue
             try:
@@ -130,17 +136,30 @@ def _remove_stale(folder: str) -> None:
                 os.close(lock)
 
 
+def _opened(path: str) -> int:
+    """A descriptor of a folder, also of one of ours that we may not read; no link is followed, whoever has made it."""
+    try:
+        return os.open(path, _FOLDER)
+    except PermissionError:
+        pin = os.open(path, _PINNED)
+        try:
+            os.chmod(f"/proc/self/fd/{pin}", 0o700)
+            return os.open(path, _FOLDER)
+        finally:
+            os.close(pin)
+
+
 def tmpdir(around: Circumstances) -> Finding:
     if not around.run:
         return missing(around.run_fault, _OTHER_TMPDIR)
     base = os.path.dirname(os.path.dirname(around.run))
     where = file_system(around.run, around.host.text("/proc/self/mountinfo"))
-    return _room(f"{base}: {where.describe()}", where, around.run, _LITTLE_IN_TMPDIR, _OTHER_TMPDIR)
+    return _room(f"{base}: {where.describe()}", where, around.run, _LITTLE_IN_TMPDIR, lambda _errno: _OTHER_TMPDIR)
 
 
 def store(around: Circumstances) -> Finding:
     if not around.beside_store:
-        return missing(": ".join(filter(None, (around.store, around.store_fault))), _OTHER_STORE)
+        return missing(": ".join(filter(None, (around.store, around.store_fault))), _store_remedy(around.store_errno))
     if os.path.isdir(around.store):
         from guntainer.store.lookup import open_store
 
@@ -149,22 +168,27 @@ def store(around: Circumstances) -> Finding:
         except errors.StoreError as error:
             return missing(error.message, f"# {error.hint}")
     where = file_system(around.beside_store, around.host.text("/proc/self/mountinfo"))
-    return _room(f"{around.store}: {where.describe()}", where, around.beside_store, _LITTLE_IN_STORE, _OTHER_STORE)
+    return _room(f"{around.store}: {where.describe()}", where, around.beside_store, _LITTLE_IN_STORE, _store_remedy)
 
 
-def _room(found: str, where: FileSystem, folder: str, little: int, remedy: str) -> Finding:
+def _store_remedy(number: int) -> str:
+    """What helps where nothing can be made in the store's folder; number: the errno."""
+    return _OTHER_STORE if number in _FULL else _OWN_STORE
+
+
+def _room(found: str, where: FileSystem, folder: str, little: int, remedy: Callable[[int], str]) -> Finding:
     try:
         with open(f"{folder}/tried", "wb") as file:
             file.write(bytes(_TRIED_BYTES))
     except OSError as error:
-        return missing(f"{found}: {error.strerror}", remedy)
+        return missing(f"{found}: {error.strerror}", remedy(error.errno or 0))
     finally:
         if os.path.exists(f"{folder}/tried"):
             os.unlink(f"{folder}/tried")
     if where.free_bytes < little:
-        return degraded(f"{found}: that is little", remedy)
+        return degraded(f"{found}: that is little", remedy(errno.ENOSPC))
     if 0 <= where.free_entries < _ENTRIES:
-        return degraded(f"{found}, but room for {where.free_entries} files more", remedy)
+        return degraded(f"{found}, but room for {where.free_entries} files more", remedy(errno.ENOSPC))
     return ok(found)
 
 

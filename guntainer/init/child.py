@@ -19,6 +19,7 @@ from guntainer.kernel.program import ATTEMPTS, TEXT_BYTES, Pointer, Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _SIG_SETMASK = 2
@@ -45,7 +46,8 @@ def compile_plan(plan: tuple[Any, ...], ignored: tuple[int, ...], *, step: int =
         program.step = step + number
         if filtered and number == len(operations) - 1:
             _tidy(program, ignored, close=init not in reaper.KINDS)  # nothing but the exec comes after a filter
-        ops.OPERATIONS[operation[0]][0](program, *operation[1:])
+        arguments = _seal_arguments(init) if operation[0] == "seal" else operation[1:]
+        ops.OPERATIONS[operation[0]][0](program, *arguments)
     program.step = step + len(operations)
     if not filtered:
         _tidy(program, ignored, close=init not in reaper.KINDS)
@@ -53,6 +55,11 @@ def compile_plan(plan: tuple[Any, ...], ignored: tuple[int, ...], *, step: int =
         _exec(program, argv, environment, init)
     program.finish()
     return program
+
+
+def _seal_arguments(init: str) -> tuple[Any, ...]:
+    """See `ops.seal`: what stays open depends on the init."""
+    return (int(init),) if init.isdecimal() else (-1, init == reaper.AS_SUBREAPER)
 
 
 def _tidy(program: Program, ignored: tuple[int, ...], *, close: bool) -> None:
@@ -69,8 +76,13 @@ def _exec(program: Program, argv: tuple[str, ...], environment: dict[str, str], 
     words = program.pointers(tuple(os.fsencode(word) for word in argv))
     places = candidates(argv[0], environment)
     found = program.label()
+    how = (os.O_PATH | os.O_CLOEXEC, 0, abi.RESOLVE_NO_MAGICLINKS)
+    no_magic = program.data(b"".join(one.to_bytes(8, "little") for one in how))
     for number, path in enumerate(places):
         following = program.label()
+        # a link to what this process was before, by /proc/self/exe, is no command
+        attempt = program.call("openat2", abi.AT_FDCWD, path, no_magic, 24, on_error=following)
+        program.result_to_header(attempt, _FIRST_RESULT + min(number, ATTEMPTS - 1))
         if init:
             # The init would find out by itself, but could not tell us: it ends with a code of its own.
             attempt = program.call("faccessat", abi.AT_FDCWD, path, os.X_OK, 0, on_error=following)
@@ -92,7 +104,7 @@ def _exec(program: Program, argv: tuple[str, ...], environment: dict[str, str], 
     program.here(found)
     if init:
         words = program.pointers(tuple(os.fsencode(word) for word in ("init", "--", *argv)))
-        program.call_with_fd("execveat", 0, int(init), "", words, variables, abi.AT_EMPTY_PATH)
+        program.call("execveat", ops.INIT, "", words, variables, abi.AT_EMPTY_PATH)
 
 
 def candidates(name: str, environment: dict[str, str]) -> list[str]:
@@ -160,7 +172,7 @@ class Launches:
         flags, exit_signal = (
             (program.flags | abi.CLONE_PARENT, 0) if self._parent else (program.flags, int(_signal.SIGCHLD))
         )
-        return (*program.launch(flags, exit_signal=exit_signal), -1)
+        return (*_mapped(program, lambda: program.launch(flags, exit_signal=exit_signal)), -1)
 
     def _remember(self, data: bytes, program: Program) -> None:
         """Keep the program at least until its child has executed; of plans that never come again, not for long."""
@@ -180,19 +192,21 @@ class Launches:
         """
         setup = compile_plan(plan, self._ignored)
         command = compile_plan((0, (), *plan[2:4], ""), (), step=len(plan[1]))
-        for program in (setup, command):
-            program.prepare(launch_id, self._fault_fd, [*self._life, *fds])
+        setup.prepare(launch_id, self._fault_fd, [*self._life, *fds])
+        command.prepare(launch_id, ops.FAULTS, [])
         flags, exit_signal = (plan[0] | abi.CLONE_PARENT, 0) if self._parent else (plan[0], int(_signal.SIGCHLD))
         proc = -1 if plan[4] == reaper.AS_INIT else os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         waiting, looked = os.pipe2(os.O_CLOEXEC)
         try:
-            pid, pidfd = setup.clone(flags, exit_signal=exit_signal)
+            pid, pidfd = _mapped(setup, lambda: setup.clone(flags, exit_signal=exit_signal))
             if pid == 0:
                 try:
                     os.close(looked)
                     os.read(waiting, 1)
+                    if proc >= 0:
+                        os.dup2(proc, ops.INIT, inheritable=False)
                     setup.interpret()
-                    reaper.run(command.interpret, proc)
+                    reaper.run(command.interpret, ops.INIT if proc >= 0 else -1)
                 finally:
                     os._exit(125)
             return pid, pidfd, -1 if proc < 0 else _mount_namespace(pid)
@@ -200,6 +214,37 @@ class Launches:
             for fd in (proc, waiting, looked):
                 if fd >= 0:
                     os.close(fd)
+
+
+def _mapped(program: Program, launch: Callable[[], tuple[int, int]]) -> tuple[int, int]:
+    """Launch, map the clone's ids where it waits for that, and open its gate: user_namespaces(7)."""
+    if program.maps is None:
+        return launch()
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    pid = -1
+    try:
+        program.prepare_gate(read_end, write_end)
+        pid, pidfd = launch()
+        if pid:
+            _map(pid, program.maps, write_end)
+        return pid, pidfd
+    finally:
+        if pid:  # the clone itself comes by here as well, where it has memory of its own, and has yet to wait
+            os.close(read_end)
+            os.close(write_end)
+
+
+def _map(pid: int, maps: tuple[str, str], gate: int) -> None:
+    try:
+        for name, text in zip(("uid_map", "gid_map"), maps, strict=True):
+            file = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(file, text.encode())
+            finally:
+                os.close(file)
+        os.write(gate, b"m")
+    except OSError:
+        os.kill(pid, _signal.SIGKILL)  # without ids it could only fail, and could not say at what
 
 
 def _mount_namespace(pid: int) -> int:

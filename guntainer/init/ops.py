@@ -76,6 +76,11 @@ def cgroup_namespace(program: Program) -> None:
     program.call("unshare", abi.CLONE_NEWCGROUP)
 
 
+def map_ids(program: Program, uid_map: str, gid_map: str) -> None:
+    """Ids of a new user namespace, as whoever clones has them: it maps them, since more than one id takes rights outside."""
+    program.wait_for_maps(uid_map, gid_map)
+
+
 LIFE, LIFE_WRITER, FIRST = 0, 1, 2
 """Indexes of the descriptors that every launch has (see `death_signal`), and of the first of its own."""
 
@@ -185,6 +190,8 @@ def devices(program: Program) -> None:
         program.call("mknodat", _HERE, f"/dev/{name}", _IFREG | 0o666, 0)
         # The source is found from the working directory, the old root; the target from the root, the new one.
         program.call("mount", f"dev/{name}", f"/dev/{name}", 0, abi.MS_BIND, 0)
+        # a device can be written to all the same; its mode and its owner are the host's own
+        _attributes(program, _HERE, f"/dev/{name}", abi.MOUNT_ATTR_RDONLY, recursive=False)
     for text, path in _DEV_LINKS:
         program.call("symlinkat", text, _HERE, path)
 
@@ -386,8 +393,32 @@ def seccomp(program: Program, instructions: bytes) -> None:
     program.call("seccomp", abi.SECCOMP_SET_MODE_FILTER, 0, program.filter(instructions))
 
 
+FAULTS, INIT = 188, 189
+"""The only descriptors above 2 that are open when the command is looked up and executed; close-on-exec both."""
+
+
+def seal(program: Program, init: int = -1, kept: bool = False) -> None:
+    """Close every descriptor that the command is not to have, before any path of the rootfs's is followed any further.
+
+    Until a command executes, /proc/self/fd of its process leads to all that this one has open: folders of the host, and of
+    whoever cloned it. A working directory, a command, or the interpreter that it names may be a link to there.
+
+    Args:
+        init: the index of the descriptor of the host's init, kept as INIT; -1: there is none.
+        kept: what is INIT already stays open, for an init of ours that closes it by itself.
+    """
+    program.move_fault_fd(FAULTS)
+    if init >= 0:
+        program.call_with_fd("dup3", 0, init, INIT, os.O_CLOEXEC)
+    program.call("close_range", 3, FAULTS - 1, 0)
+    program.call("close_range", (INIT if init >= 0 or kept else FAULTS) + 1, 0xFFFF_FFFF, 0)
+
+
 def workdir(program: Program, path: str) -> None:
-    program.call("chdir", path)
+    """The working directory, as the user that the command is: links are followed inside of the root, magic links are not."""
+    rules = abi.RESOLVE_IN_ROOT | abi.RESOLVE_NO_MAGICLINKS
+    how = program.data(_number(_PATH_FOLDER) + _number(0) + _number(rules))
+    program.call("fchdir", program.call("openat2", _HERE, path, how, 24))
 
 
 def no_new_privileges(program: Program) -> None:
@@ -412,6 +443,10 @@ OPERATIONS: dict[str, Operation] = {
     "id_map": (id_map, lambda u, g: f"map ids: uid {u.strip()!r}, gid {g.strip()!r} (inside, outside, count)"),
     "into_cgroup": (into_cgroup, lambda *a: f"begin in a control group of its own: {a[2]}"),
     "cgroup_namespace": (cgroup_namespace, lambda: "see that control group alone"),
+    "map_ids": (
+        map_ids,
+        lambda u, g: f"have ids mapped: uid {u.strip()!r}, gid {g.strip()!r} (inside, outside, count)",
+    ),
     "new_session": (new_session, lambda: "start a session of its own"),
     "death_signal": (death_signal, lambda signal=9: "die when the supervisor dies"),
     "private_mounts": (private_mounts, lambda: "keep mounts private"),
@@ -454,6 +489,7 @@ OPERATIONS: dict[str, Operation] = {
         lambda uid, gid, groups: f"become uid {uid}, gid {gid}" + (f", groups {groups}" if groups else ""),
     ),
     "seccomp": (seccomp, lambda instructions: f"install a seccomp filter of {len(instructions) // 8} instructions"),
+    "seal": (seal, lambda *_: "close every descriptor above 2 but that of faults"),
     "workdir": (workdir, lambda path: f"change to {path}"),
     "no_new_privileges": (no_new_privileges, lambda: "set no_new_privs"),
 }

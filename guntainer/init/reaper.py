@@ -52,6 +52,7 @@ def run(execute: Callable[[], None], proc: int = -1) -> NoReturn:
             _signal.signal(number, _signal.SIG_DFL)
         if proc >= 0:
             syscalls.prctl(abi.PR_SET_PDEATHSIG, _KILL)
+            os.close(proc)  # the command must not find it while it executes
         os.setpgid(0, 0)
         _foreground()
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())

@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 
 LATER = ("artifacts", "needs", "if", "retry", "allow-failure")
 """Keys that the format has, and this version does not."""
+_MEANT = {"publish": "ports", "add-host": "add-hosts", "ulimit": "ulimits", "volume": "volumes", "mount": "volumes"}
+"""Options of `run` and docker → the key for it, where it has another name."""
+_OF_THE_BATCH = ("userns",)
+"""Options of `run` that hold for a whole batch."""
 _SHELL = ("/bin/sh", "-e", "-c")
 _SHA256_DIGITS = 64
 _LATER_SOURCES = ("docker:", "oci:", "http:", "https:")
@@ -67,12 +71,20 @@ def open_table(given: Given, known: Iterable[str], problems: Problems, later: tu
         if name in later:
             problems.add(path, "not supported by this version yet")
         elif name not in known:
-            problems.add(path, f"unknown key{near(key, known)}")
+            problems.add(path, f"unknown key{_instead(name, known)}")
         elif name in found:
             problems.add(path, f"this key is there twice, as {quoted(str(found[name].path[-1]))} too")
         else:
             found[name] = Given(value=value, path=path)
     return found
+
+
+def _instead(name: str, known: Iterable[str]) -> str:
+    """What somebody may have meant by a key that is none, for a message; else an empty text."""
+    if "rootfs" in known and name in _OF_THE_BATCH:
+        return f": an option of the whole batch: guntainer batch --{name}"
+    meant = _MEANT.get(name, "")
+    return f" (did you mean {quoted(meant)}?)" if meant in known else near(name, known)
 
 
 def kind_of(value: object) -> str:

@@ -19,6 +19,8 @@ LEAST_CPUS = 0.01  # a quota of one millisecond in each tenth of a second, the l
 _MOST_CPUS = 100_000
 _MOST_CPU = 1 << 16
 _MOST_RATE = 1 << 62
+_LEAST_RATE = 2  # io.max takes no less
+_MOST_PIDS = 1 << 22  # PID_MAX_LIMIT: pids.max takes no more
 _MOST_LIMIT = 1 << 62
 WEIGHTS = (10, 1000)
 MODES = ("required", "best-effort")
@@ -109,11 +111,12 @@ def pids(value: str | float) -> int | None:
     text = str(value).strip()
     if text in ("-1", "0"):
         return None
-    return _whole(text, "a number of processes such as 100, or -1 for no limit")
+    expected = f"a number of processes such as 100, at most {_MOST_PIDS}, or -1 for no limit"
+    return _whole(text, expected, _MOST_PIDS)
 
 
-def _whole(text: str, expected: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and 0 < int(text) <= _MOST_RATE):
+def _whole(text: str, expected: str, most: int = _MOST_RATE) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and 0 < int(text) <= most):
         raise errors.UsageError(f"expected {expected}, got {quoted(text)}")
     return int(text)
 
@@ -134,15 +137,19 @@ def device_rate(option: str, text: str, base: str) -> tuple[str, str, int]:
         example = "/dev/sda:10m" if kind.endswith("bps") else "/dev/sda:1000"
         raise errors.UsageError(f'expected "DEVICE:RATE" such as "{example}", got {quoted(text)}')
     amount = parse_size(rate) if kind.endswith("bps") else _whole(rate.strip(), "a number of operations a second")
+    if amount < _LEAST_RATE:
+        raise errors.UsageError(f"a device's rate is at least {_LEAST_RATE} a second, got {quoted(text)}")
     return kind, host_path(path, base), amount
 
 
 def ulimit(text: str) -> tuple[str, int, int]:
     """`NAME=SOFT[:HARD]` → (name, soft, hard); -1 or `unlimited` is no limit, as in ulimit(1p) and docker."""
     name, equals, limits = text.partition("=")
-    if name not in ULIMITS or not equals:
-        hint = near(name, ULIMITS) if name not in ULIMITS else ""
-        raise errors.UsageError(f'expected "NAME=SOFT[:HARD]" such as "nofile=1024:2048", got {quoted(text)}{hint}')
+    if not equals:
+        raise errors.UsageError(f'expected "NAME=SOFT[:HARD]" such as "nofile=1024:2048", got {quoted(text)}')
+    if name not in ULIMITS:
+        hint = near(name.lower().removeprefix("rlimit_"), ULIMITS)
+        raise errors.UsageError(f"unknown limit {quoted(name)}{hint}: one of {', '.join(sorted(ULIMITS))}")
     soft, colon, hard = limits.partition(":")
     ends = [_limit(end, text) for end in ((soft, hard) if colon else (soft,))]
     low, high = ends[0], ends[-1]

@@ -30,6 +30,7 @@ RECORD_BYTES = HEADER_WORDS * WORD
 _CALL_WORDS = 12
 _OUT, _NEXT, _ON_ERROR, _RESULT, _STEP = 7, 8, 9, 10, 11
 _FAILED = 125
+_FAULT_FD = 3  # header word
 
 # The machine code, in the order in which it runs. rdx: the block. Registers: r14 the block, rbx the call.
 _X86_64 = bytes.fromhex(
@@ -122,6 +123,10 @@ class Program:
         self._block_at: list[int] = []  # words that are offsets into the block
         self._labels: dict[int, list[int]] = {}
         self._fd_at: list[tuple[int, int]] = []
+        self._fault_at: list[int] = []  # words that are the fault pipe's descriptor
+        self._gate_at: tuple[int, int] | None = None  # words that are the two ends of the gate
+        self.maps: tuple[str, str] | None = None
+        """What whoever clones writes to the clone's uid_map and gid_map, before it opens the gate."""
         self._data_pointers: list[tuple[int, int]] = []  # places in the data that point to others in it
         self._known: dict[bytes, int] = {}
         self._block: ctypes.Array[ctypes.c_int64] | None = None
@@ -230,6 +235,19 @@ class Program:
         self._fd_at.append((result.call + 1 + place, index))
         return result
 
+    def move_fault_fd(self, at: int) -> None:
+        """Move the descriptor that a fault is written to to the number `at`, close-on-exec; from here on it is written there."""
+        moved = self.call("dup3", 0, at, os.O_CLOEXEC)
+        self._fault_at.append(moved.call + 1)
+        self.result_to_header(moved, _FAULT_FD)
+
+    def wait_for_maps(self, uid_map: str, gid_map: str) -> None:
+        """Wait until whoever has cloned has mapped the ids of the new user namespace: at a pipe, the gate."""
+        self.maps = (uid_map, gid_map)
+        closed = self.call("close", 0)  # our copy of the writing end: at its end the read returns
+        read = self.call("read", 0, self.data(bytes(8), shared=False), 1)
+        self._gate_at = (read.call + 1, closed.call + 1)
+
     def label(self) -> int:
         """A place to go to, not known yet."""
         number = len(self._labels)
@@ -278,11 +296,19 @@ class Program:
         block = self._block
         assert block is not None
         block[0] = launch_id
-        block[3] = fault_fd
+        block[_FAULT_FD] = fault_fd
+        for place in self._fault_at:
+            block[place] = fault_fd
         for place, index in self._fd_at:
             block[place] = fds[index]
         if self.cgroup is not None:
             self._cgroup_fd = fds[self.cgroup]
+
+    def prepare_gate(self, read_end: int, write_end: int) -> None:
+        """Set the pipe of `wait_for_maps`."""
+        assert self._block is not None and self._gate_at is not None
+        for place, fd in zip(self._gate_at, (read_end, write_end), strict=True):
+            self._block[place] = fd
 
     def launch(self, flags: int, *, exit_signal: int) -> tuple[int, int]:
         """Clone this process and run the block in the clone; returns (pid, pidfd).
@@ -335,7 +361,7 @@ class Program:
             following = block[at + _NEXT] if result >= 0 else block[at + _ON_ERROR]
             if not following:
                 block[1], block[2] = block[at + _STEP], result
-                os.write(block[3], ctypes.string_at(self.address, RECORD_BYTES))
+                os.write(block[_FAULT_FD], ctypes.string_at(self.address, RECORD_BYTES))
                 os._exit(_FAILED)
             at = (following - self.address) // WORD
 

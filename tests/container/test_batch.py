@@ -381,3 +381,26 @@ def test_cancelled_at_every_phase(home: Path, small_archive: Path, traces: Trace
     for delay in delays:
         anyio.run(main, delay)
         traces.check()
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "/proc/self/fd/1"])
+@pytest.mark.parametrize("mode", ["w", "a"])
+def test_a_report_on_standard_output(
+    small_archive: Path, home: Path, user_namespaces: None, name: str, mode: str
+) -> None:
+    """Also into a file: it is written to, never replaced."""
+    (home / "jobs.json").write_text(
+        json.dumps({"jobs": {"a": {"rootfs": str(small_archive), "command": ["echo", "said"]}}})
+    )
+    path = home / "all"
+    path.write_text("before\n")
+    line = [sys.executable, "-m", "guntainer", "batch", "--json", name, str(home / "jobs.json")]
+    with path.open(mode) as file:
+        done = subprocess.run(line, stdout=file, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = path.read_text().splitlines()
+    assert ("before" in lines) == (mode == "a")
+    assert json.loads(lines[-1])["id"] == "a"
+    if name == "-":
+        assert "said" in done.stderr and len(lines) == 1 + (mode == "a")
+    assert Path("/dev/stdout").is_symlink()

@@ -127,6 +127,15 @@ def test_names_of_probes(guntainer: Run) -> None:
     assert "doctor" in guntainer("completion", "bash").stdout
 
 
+def test_a_closed_stdout(home: Path, traces: Traces) -> None:
+    for words in (["doctor"], ["doctor", "--json", "init"]):
+        line = f'exec "$0" -m guntainer {shlex.join(words)} >&-'
+        done = subprocess.run(
+            ["sh", "-c", line, sys.executable], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stderr) == (125, "guntainer: error: standard output: Bad file descriptor\n")
+
+
 def test_colour_on_a_terminal_alone(home: Path) -> None:
     import pty
 

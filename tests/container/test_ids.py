@@ -236,3 +236,47 @@ def test_without_a_range_one_id_is_taken(
     done = without_a_range(script, "batch", "--userns", "range", home / "jobs.json")
     assert done.returncode == 125 and why in done.stderr
     traces.check()
+
+
+@pytest.mark.root
+def test_what_was_kept_can_be_removed(small_archive: Path, a_range: None, guntainer: Run, home: Path) -> None:
+    done = guntainer("run", "--keep", "--userns", "range", small_archive, "sh", "-c", MESS)
+    kept, _, how = done.stderr.strip().partition("kept ")[2].partition("; to remove it: guntainer ")
+    assert (Path(kept) / "m").is_dir()
+    assert subprocess.run([sys.executable, "-m", "guntainer", *how.split()], check=False).returncode == 0
+    assert not Path(kept).exists()
+
+
+def test_unshare(a_range: None, guntainer: Run) -> None:
+    assert guntainer("unshare", "sh", "-c", "id -u; exit 7", "--help").stdout == "0\n"
+    assert guntainer("unshare", "--", "sh", "-c", "exit 7").returncode == 7
+    for words, code in ((["no-such-program"], 127), (["/etc/passwd"], 126), ([], 2), (["--no-such"], 2)):
+        done = guntainer("unshare", *words)
+        assert done.returncode == code and len(done.stderr.splitlines()) == 1
+
+
+def test_more_capabilities_come_with_a_namespace_of_ones_own(
+    small_archive: Path, a_range: None, guntainer: Run, home: Path
+) -> None:
+    """With the same ids in it: no capability reaches another container, or the fork helper."""
+    if os.geteuid() == 0:
+        pytest.skip("root's containers can not have such capabilities")
+    job = {
+        "rootfs": str(small_archive),
+        "run": "readlink /proc/self/ns/user; touch /f; chown 5:6 /f; stat -c %u:%g /f",
+        "repeat": 2,
+    }
+    jobs = {
+        "usual": job,
+        "privileged": {**job, "privileged": True},
+        "init": {**job, "cap-add": ["SYS_TIME"], "init": True},
+    }
+    (home / "jobs.json").write_text(json.dumps({"jobs": jobs}))
+    done = guntainer("batch", "--userns", "range", "--results", home / "results", home / "jobs.json")
+    assert done.returncode == 0, done.stdout
+    told = {path.parent.name: path.read_text().split() for path in (home / "results").glob("*/stdout")}
+    assert len(told) == 6 and {words[1] for words in told.values()} == {"5:6"}
+    namespaces = {name: words[0] for name, words in told.items()}
+    usual = {namespace for name, namespace in namespaces.items() if name.startswith("usual")}
+    others = [namespace for name, namespace in namespaces.items() if not name.startswith("usual")]
+    assert len(usual) == 1 and len(set(others)) == 4 and not usual & set(others)

@@ -45,6 +45,7 @@ DEFAULT = mask_of(*capabilities.DEFAULT)
         (["--cap-add", "ALL", "--cap-drop", "SYS_ADMIN"], ALL & ~mask_of("CAP_SYS_ADMIN")),
         (["--privileged"], ALL),
         (["--privileged", "--cap-drop", "SYS_ADMIN"], ALL & ~mask_of("CAP_SYS_ADMIN")),
+        (["--privileged", "--cap-drop", "ALL", "--cap-add", "KILL"], mask_of("CAP_KILL")),
     ],
 )
 def test_capabilities(small_archive: Path, guntainer: Run, userns: str, options: list[str], kept: int) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from guntainer import errors, hostids
 from guntainer.cgroups import host, limiter, userbus
+from guntainer.cgroups.subtree import Subtree
 from guntainer.jobs.model import Limits
 
 V2 = "30 24 0:26 {root} {target} rw,nosuid - cgroup2 cgroup2 {options}\n"
@@ -285,5 +286,32 @@ def test_whose_group_it_is(monkeypatch: pytest.MonkeyPatch, uid: int, group: str
 
 
 def test_no_manager(manager: object) -> None:
-    with pytest.raises(userbus.NoManager, match="no systemd manager of yours"):
+    with pytest.raises(userbus.NoManager, match="no systemd manager of yours") as caught:
         userbus.start_scope("x.scope", [7], "")
+    assert caught.value.absent
+
+
+@pytest.mark.parametrize(
+    ("absent", "uid", "hints"),
+    [
+        (True, 1000, ("loginctl", "`exec guntainer …`")),
+        (True, 0, ("`exec guntainer …`",)),
+        (False, 1000, ("systemd-run",)),
+    ],
+)
+def test_the_advice_fits_the_cause(
+    monkeypatch: pytest.MonkeyPatch, absent: bool, uid: int, hints: tuple[str, ...]
+) -> None:
+    def start_scope(*_: object) -> None:
+        failed = userbus.NoManager("no scope")
+        failed.absent = absent
+        raise failed
+
+    on_a_host(monkeypatch, "0::/mine\n", v2())
+    monkeypatch.setattr(hostids, "UID", uid)
+    monkeypatch.setattr(host, "is_ours", lambda _folder: False)
+    monkeypatch.setattr(userbus, "start_scope", start_scope)
+    with pytest.raises(errors.HostError, match="is not delegated to you; no scope") as caught:
+        Subtree().give(frozenset())
+    assert all(hint in caught.value.hint for hint in hints)
+    assert ("systemd-run" in caught.value.hint) == (not absent)

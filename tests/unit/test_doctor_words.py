@@ -77,6 +77,57 @@ def test_where_a_path_lies(monkeypatch: pytest.MonkeyPatch, path: str, place: st
     assert (found.place, found.kind, found.free_bytes, found.free_entries) == (place, kind, 5 * 4096, -1)
 
 
+def test_a_folder_that_can_not_be_read_is_swept_as_well(tmp_path: Path) -> None:
+    """What an examination that was killed under a strict umask has left; a link of the same name is not followed."""
+    other = tmp_path / "other"
+    other.mkdir(0o500)
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    (parent / ".guntainer-doctor-link").symlink_to(other)
+    (parent / ".guntainer-doctor-left").mkdir(0o700)
+    (parent / ".guntainer-doctor-left").chmod(0)
+    before = os.umask(0o777)
+    try:
+        made = Path(storage.make_beside(f"{parent}/store"))
+    finally:
+        os.umask(before)
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert sorted(os.listdir(parent)) == sorted([".guntainer-doctor-link", made.name])
+    assert other.stat().st_mode & 0o777 == 0o500
+
+
+def test_the_umask_is_no_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    before = os.umask(0o777)
+    try:
+        with examine.Circumstances(store=str(tmp_path / "store")) as around:
+            assert storage.store(around).status != MISSING
+            assert storage._lower(around)
+        assert not [name for name in os.listdir(tmp_path) if "doctor" in name]
+        assert os.umask(0o777) == 0o777
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize(
+    ("number", "say"),
+    [(errno.EACCES, "of/yours"), (errno.EROFS, "of/yours"), (errno.ENOSPC, "larger"), (errno.EDQUOT, "larger")],
+)
+def test_what_helps_a_store_fits_its_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, say: str
+) -> None:
+    def fail(path: str) -> str:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(storage, "make_beside", fail)
+    with examine.Circumstances(store="/some/store") as around:
+        found = storage.store(around)
+    assert found.status == MISSING
+    assert os.strerror(number) in found.found
+    assert say in found.remedy[0]
+
+
 def test_options_of_a_mount_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         os, "statvfs", lambda _path: os.statvfs_result((1, 1, 9 << 30, 9 << 30, 9 << 30, 9, 9, 9, 0, 255))

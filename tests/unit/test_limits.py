@@ -69,7 +69,10 @@ def test_notations(read: Any, text: object, value: object) -> None:
         (limits.pids, "9" * 30, "expected a number of processes"),
         (limits.weight, "9", "from 10 to 1000"),
         (limits.weight, 1001, "from 10 to 1000"),
+        (limits.pids, (1 << 22) + 1, "at most 4194304"),
         (limits.ulimit, "nofiles=1", 'did you mean "nofile"'),
+        (limits.ulimit, "RLIMIT_NOFILE=1", 'did you mean "nofile"'),
+        (limits.ulimit, "foo=1", 'unknown limit "foo": one of as, core, '),
         (limits.ulimit, "nofile", "NAME=SOFT"),
         (limits.ulimit, "nofile=", "is no limit"),
         (limits.ulimit, "nofile=5:4", "above the hard one"),
@@ -85,7 +88,13 @@ def test_mistakes_in_notations(read: Any, text: object, say: str) -> None:
 def test_rates_of_devices() -> None:
     assert limits.device_rate("device-read-bps", "disk:10m", "/b") == ("rbps", "/b/disk", 10 * MIB)
     assert limits.device_rate("device-write-iops", "/dev/a:b:100", "/b") == ("wiops", "/dev/a:b", 100)
-    for option, text in (("device-read-bps", "10m"), ("device-read-bps", ":10m"), ("device-read-iops", "/dev/sda:1m")):
+    for option, text in (
+        ("device-read-bps", "10m"),
+        ("device-read-bps", ":10m"),
+        ("device-read-iops", "/dev/sda:1m"),
+        ("device-read-iops", "/d:1"),
+        ("device-write-bps", "/d:1"),
+    ):
         with pytest.raises(errors.UsageError):
             limits.device_rate(option, text, "/b")
 
@@ -138,6 +147,24 @@ def test_mistakes_in_a_job_file_have_their_place() -> None:
         load(text.encode(), path="f.toml", base="/b")
     assert [problem.split(":")[1] for problem in caught.value.problems] == ["4", "5", "6"]
     assert "jobs.j.ulimits[1]" in caught.value.problems[2]
+
+
+@pytest.mark.parametrize(
+    ("key", "say"),
+    [
+        ("publish", 'did you mean "ports"'),
+        ("add_host", 'did you mean "add-hosts"'),
+        ("ulimit", 'did you mean "ulimits"'),
+        ("volume", 'did you mean "volumes"'),
+        ("mount", 'did you mean "volumes"'),
+        ("userns", "guntainer batch --userns"),
+    ],
+)
+def test_an_option_of_run_as_a_key_leads_to_the_right_one(key: str, say: str) -> None:
+    with pytest.raises(errors.JobFileError) as caught:
+        load(f'[jobs.j]\nrootfs = "r"\nrun = "x"\n{key} = "y"\n'.encode(), path="f.toml", base="/b")
+    assert len(caught.value.problems) == 1
+    assert say in caught.value.problems[0]
 
 
 def test_a_mistake_in_an_option_names_it() -> None:
@@ -233,10 +260,23 @@ def test_words_for_people() -> None:
 
 def test_a_ulimit_above_the_hard_one_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (10, 20))
-    limiter.check_ulimits(Limits(ulimits=(("nofile", 5, 20),)))
+    one = limiter.Limiter(alone=True)
+    assert one.grant(Limits(ulimits=(("nofile", 5, 20),))).notes == ()
     for hard in (21, -1):
-        with pytest.raises(errors.HostError, match=r"ulimit nofile=(21|unlimited): the hard limit here is 20"):
-            limiter.check_ulimits(Limits(ulimits=(("nofile", 5, hard),)))
+        with pytest.raises(
+            errors.HostError, match=r"ulimit nofile=(21|unlimited): the hard limit here is 20"
+        ) as caught:
+            one.grant(Limits(ulimits=(("nofile", 5, hard),)))
+        assert "`ulimit -Hn`" in caught.value.hint
+
+
+def test_for_best_effort_the_hard_limit_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (10, 20))
+    asked = (("nofile", 5, 20), ("core", 5, -1), ("nproc", 30, 30), ("stack", -1, -1))
+    granted = limiter.Limiter(alone=True).grant(Limits(ulimits=asked, best_effort=True))
+    assert granted.limits.ulimits == (("nofile", 5, 20), ("core", 5, 20), ("nproc", 20, 20), ("stack", 20, 20))
+    assert len(granted.notes) == 3
+    assert granted.notes[1] == "ulimit nproc=30: the hard limit here is 20, which holds instead"
 
 
 def test_without_one_controller_the_others_stay() -> None:

@@ -95,7 +95,7 @@ def test_where_the_fence_is_missing_the_inside_is_a_group_below(delegated: Path)
 
 
 def test_what_the_kernel_refuses_is_named(group: Cgroup) -> None:
-    with pytest.raises(errors.HostError, match=r"device rates: the kernel refuses '4095:0 rbps=1' for io.max"):
+    with pytest.raises(errors.HostError, match=r"device-read-bps: the kernel refuses '4095:0 rbps=1' for io.max"):
         group.limit({"blockIO": {"throttleReadBpsDevice": [{"major": 4095, "minor": 0, "rate": 1}]}})
     group.limit({"blockIO": {"weight": 100}}, best_effort=True)
     assert "no io.weight or io.bfq.weight" in group.notes[0]

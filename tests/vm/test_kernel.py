@@ -35,7 +35,11 @@ def session_of(runner: subprocess.Popen[bytes]) -> int:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         for word in Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text().split():
-            if b"rootfstype=hostfs" in Path(f"/proc/{word}/cmdline").read_bytes():
+            try:
+                line = Path(f"/proc/{word}/cmdline").read_bytes()
+            except FileNotFoundError:
+                continue  # it has ended meanwhile
+            if b"rootfstype=hostfs" in line:
                 return int(word)
         time.sleep(0.02)
     raise AssertionError("it does not start")

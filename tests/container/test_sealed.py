@@ -1,0 +1,143 @@
+"""What is open in a process that is about to execute the command: nothing that a path of the rootfs's or of a job's could reach."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import Run, Traces
+
+from guntainer.init import child, ops
+from guntainer.kernel.program import HEADER_WORDS
+
+pytestmark = [pytest.mark.usefixtures("user_namespaces"), pytest.mark.root]
+
+HIGHEST = 260
+USERNS = ["auto", "single"]
+INITS: list[list[str]] = [[], ["--init"]]
+
+
+@pytest.fixture
+def rootfs(home: Path, small_archive: Path, guntainer: Run) -> Path:
+    tree = guntainer("store", "path", small_archive).stdout.strip()
+    subprocess.run(["cp", "-a", tree, home / "rootfs"], check=True)
+    (home / "secret").write_text("secret of the host")
+    (home / "secret").chmod(0o600)
+    return home / "rootfs"
+
+
+def every_descriptor() -> list[str]:
+    return [f"/proc/self/fd/{number}" for number in range(3, HIGHEST)]
+
+
+@pytest.mark.parametrize("userns", USERNS)
+@pytest.mark.parametrize("init", INITS, ids=["pid 1", "under an init"])
+@pytest.mark.parametrize("how", ["option", "link"])
+def test_no_workdir_leads_outside(
+    home: Path, rootfs: Path, guntainer: Run, userns: str, init: list[str], how: str
+) -> None:
+    """By every number that a descriptor may have: in one batch, for there are many."""
+    jobs = {}
+    for number, place in enumerate(every_descriptor()):
+        workdir = place
+        if how == "link":
+            (rootfs / f"at-{number}").symlink_to(place)
+            workdir = f"/at-{number}"
+        jobs[f"j{number}"] = {
+            "rootfs": str(rootfs),
+            "workdir": workdir,
+            "init": bool(init),
+            "command": ["cat", str(home / "secret").lstrip("/")],
+        }
+    (home / "jobs.json").write_text(json.dumps({"jobs": jobs}))
+    done = guntainer("batch", "--userns", userns, "--json", home / "report", home / "jobs.json", timeout=120)
+    assert "secret of the host" not in done.stdout
+    results = [json.loads(line) for line in (home / "report").read_text().splitlines()]
+    assert {result["reason"] for result in results} == {"setup"}, done.stdout[-400:]
+    # and in the foreground, whose descriptors are others
+    for place in [
+        *every_descriptor()[::16],
+        "/proc/self/fd/190",
+        "/proc/self/fd/188",
+        "/proc/self/cwd",
+        "/proc/1/root",
+    ]:
+        one = guntainer("run", "--userns", userns, *init, "-w", place, rootfs, "cat", str(home / "secret").lstrip("/"))
+        assert one.returncode == 125 and "workdir" in one.stderr, (place, one.stdout)
+
+
+@pytest.mark.parametrize("userns", USERNS)
+@pytest.mark.parametrize("init", INITS, ids=["pid 1", "under an init"])
+def test_no_command_leads_outside(home: Path, rootfs: Path, guntainer: Run, userns: str, init: list[str]) -> None:
+    """As the command itself, by PATH, as a link, and as the interpreter of a script."""
+    outside = home / "tools"
+    outside.mkdir()
+    shutil.copy("/bin/true", outside / "tool")
+    inside = str(outside).lstrip("/")
+    jobs: dict[str, object] = {}
+    for number, place in enumerate(every_descriptor()):
+        (rootfs / f"link-{number}").symlink_to(f"{place}/{inside}/tool")
+        (rootfs / f"script-{number}").write_text(f"#!{place}/{inside}/tool\n")
+        (rootfs / f"script-{number}").chmod(0o755)
+        common = {"rootfs": str(rootfs), "init": bool(init)}
+        jobs |= {
+            f"direct{number}": {**common, "command": [f"{place}/{inside}/tool"]},
+            f"link{number}": {**common, "command": [f"/link-{number}"]},
+            f"script{number}": {**common, "command": [f"/script-{number}"]},
+        }
+    path = ":".join(f"{place}/{inside}" for place in [*every_descriptor()[::20], "/proc/self/fd/190"])
+    jobs["path"] = {"rootfs": str(rootfs), "env": {"PATH": path}, "command": ["tool"], "init": bool(init)}
+    (home / "jobs.json").write_text(json.dumps({"jobs": jobs}))
+    line = ["batch", "--userns", userns, "--output", "quiet", "--json", home / "report", home / "jobs.json"]
+    guntainer(*line, timeout=120)
+    results = [json.loads(text) for text in (home / "report").read_text().splitlines()]
+    assert [result["id"] for result in results if result["outcome"] == "ok"] == []
+    assert len(results) == len(jobs)
+
+
+@pytest.mark.parametrize("link", ["/proc/self/exe", "/proc/1/exe", "/proc/self/root/bin/true"])
+@pytest.mark.parametrize("init", INITS, ids=["pid 1", "under an init"])
+def test_a_command_that_is_a_magic_link(rootfs: Path, guntainer: Run, init: list[str], link: str) -> None:
+    (rootfs / "tool").symlink_to(link)
+    for command in ("/tool", link):
+        done = guntainer("run", *init, rootfs, command)
+        assert done.returncode == 126 and "symbolic link" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("init", ["", "3", "reaper", "subreaper"])
+def test_the_seal_comes_before_every_path_of_the_rootfs(init: str) -> None:
+    """In the compiled program: what is called after the second close_range that really closes."""
+    plan = (0, (("seal",), ("workdir", "/work")), ("tool",), {"PATH": "/bin"}, init)
+    words = child.compile_plan(plan, ()).words
+    numbers = words[HEADER_WORDS::12]
+    from guntainer.kernel import abi
+
+    close, first_path = abi.SYSCALLS["close_range"], abi.SYSCALLS["openat2"]
+    assert numbers.index(first_path) > numbers.index(close) + 1
+    kept = {ops.FAULTS} | ({ops.INIT} if init in ("3", "subreaper") else set())
+    calls = [at for at in range(HEADER_WORDS, len(words), 12) if words[at] == close and words[at + 3] == 0]
+    closed = [(words[at + 1], words[at + 2]) for at in calls]
+    assert closed == [(3, min(kept) - 1), (max(kept) + 1, 0xFFFF_FFFF)]
+
+
+def test_a_device_keeps_its_mode(guntainer: Run, small_archive: Path, traces: Traces) -> None:
+    """Root's container has the host's own devices: their modes are not its to change, and they can be written to."""
+    before = os.stat("/dev/full").st_mode
+    done = guntainer("run", small_archive, "sh", "-c", "chmod 600 /dev/full || echo no; echo x > /dev/null && echo yes")
+    assert done.stdout.split() == ["no", "yes"]
+    assert os.stat("/dev/full").st_mode == before
+    traces.check()
+
+
+def test_who_can_take_mounts_away_sees_nothing_of_the_hosts_groups(guntainer: Run, small_archive: Path) -> None:
+    if os.geteuid() == 0:
+        done = guntainer("run", "--privileged", small_archive, "true")
+        assert done.returncode == 125 and "host's root" in done.stderr and len(done.stderr.splitlines()) == 1
+        return
+    for option in ("--privileged", "--cap-add=SYS_ADMIN"):
+        done = guntainer("run", option, small_archive, "sh", "-c", "ls -A /sys; cat /proc/mounts")
+        assert done.returncode == 0 and " /sys" not in done.stdout, done.stdout
