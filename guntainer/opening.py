@@ -121,7 +121,8 @@ def kind_of(path: str, name: str, sha256: str | None = None) -> str:
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
-        raise errors.RootfsError(f"rootfs {name}: {error.strerror}") from None
+        where = "" if path.endswith(name.removeprefix("./")) else f"{path}: "
+        raise errors.RootfsError(f"rootfs {name}: {where}{error.strerror}") from None
     if stat.S_ISDIR(mode):
         if sha256 is not None:
             raise errors.RootfsError(f"rootfs {name}: a folder has no sha256", hint="give an archive, or leave it out")
