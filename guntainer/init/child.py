@@ -45,11 +45,17 @@ def compile_plan(plan: tuple[Any, ...], ignored: tuple[int, ...], *, step: int =
     for number, operation in enumerate(operations):
         program.step = step + number
         if filtered and number == len(operations) - 1:
-            _tidy(program, ignored, close=init not in reaper.KINDS)  # nothing but the exec comes after a filter
+            # nothing but the exec comes after a filter
+            program.step = step + len(operations)
+            _refuse_magic_links(program, candidates(argv[0], environment))
+            program.step = step + number
+            _tidy(program, ignored, close=init not in reaper.KINDS)
         arguments = _seal_arguments(init) if operation[0] == "seal" else operation[1:]
         ops.OPERATIONS[operation[0]][0](program, *arguments)
     program.step = step + len(operations)
     if not filtered:
+        if operations:
+            _refuse_magic_links(program, candidates(argv[0], environment))
         _tidy(program, ignored, close=init not in reaper.KINDS)
     if init not in reaper.KINDS:
         _exec(program, argv, environment, init)
@@ -60,6 +66,23 @@ def compile_plan(plan: tuple[Any, ...], ignored: tuple[int, ...], *, step: int =
 def _seal_arguments(init: str) -> tuple[Any, ...]:
     """See `ops.seal`: what stays open depends on the init."""
     return (int(init),) if init.isdecimal() else (-1, init == reaper.AS_SUBREAPER)
+
+
+def _refuse_magic_links(program: Program, places: list[str]) -> None:
+    """A link to what this process was before it executes, by /proc/self/exe, is no command: symlink(7), proc(5).
+
+    What can be opened, but not without going by such a link, ends the launch.
+    """
+    how = (os.O_PATH | os.O_CLOEXEC, 0, abi.RESOLVE_NO_MAGICLINKS)
+    rules = program.data(b"".join(one.to_bytes(8, "little") for one in how))
+    for path in places:
+        doubtful, following = program.label(), program.label()
+        plain = program.call("openat2", abi.AT_FDCWD, path, rules, 24, on_error=doubtful)
+        program.jump_to(plain, following)
+        program.here(doubtful)
+        program.call("openat", abi.AT_FDCWD, path, os.O_PATH | os.O_CLOEXEC, 0, on_error=following)
+        program.call("openat2", abi.AT_FDCWD, path, rules, 24)  # fails: tells the record
+        program.here(following)
 
 
 def _tidy(program: Program, ignored: tuple[int, ...], *, close: bool) -> None:
@@ -76,13 +99,8 @@ def _exec(program: Program, argv: tuple[str, ...], environment: dict[str, str], 
     words = program.pointers(tuple(os.fsencode(word) for word in argv))
     places = candidates(argv[0], environment)
     found = program.label()
-    how = (os.O_PATH | os.O_CLOEXEC, 0, abi.RESOLVE_NO_MAGICLINKS)
-    no_magic = program.data(b"".join(one.to_bytes(8, "little") for one in how))
     for number, path in enumerate(places):
         following = program.label()
-        # a link to what this process was before, by /proc/self/exe, is no command
-        attempt = program.call("openat2", abi.AT_FDCWD, path, no_magic, 24, on_error=following)
-        program.result_to_header(attempt, _FIRST_RESULT + min(number, ATTEMPTS - 1))
         if init:
             # The init would find out by itself, but could not tell us: it ends with a code of its own.
             attempt = program.call("faccessat", abi.AT_FDCWD, path, os.X_OK, 0, on_error=following)

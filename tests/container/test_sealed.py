@@ -141,3 +141,18 @@ def test_who_can_take_mounts_away_sees_nothing_of_the_hosts_groups(guntainer: Ru
     for option in ("--privileged", "--cap-add=SYS_ADMIN"):
         done = guntainer("run", option, small_archive, "sh", "-c", "ls -A /sys; cat /proc/mounts")
         assert done.returncode == 0 and " /sys" not in done.stdout, done.stdout
+
+
+def test_a_profile_need_not_allow_what_the_launch_does(home: Path, rootfs: Path, guntainer: Run) -> None:
+    """An old profile knows neither openat2(2) nor close_range(2)."""
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [
+            {"names": ["openat2", "close_range", "prctl", "setresuid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}
+        ],
+    }
+    (home / "profile").write_text(json.dumps(profile))
+    line = ["run", "--security-opt", f"seccomp={home}/profile"]
+    assert guntainer(*line, "-u", "5", rootfs, "echo", "fine").stdout == "fine\n"
+    (rootfs / "tool").symlink_to("/proc/self/exe")
+    assert guntainer(*line, rootfs, "/tool").returncode == 126
