@@ -19,6 +19,6 @@ def bench(ground: Ground, rounds: int) -> Outcome:
     if ground.has("podman"):
         contestants["podman"] = lambda: run(ground.podman(["/bin/true"])) * 1e3
     outcome.samples = interleave(rounds * 4, contestants)
-    outcome.compare("× runc", "guntainer", "runc", 1.2, at_least=False)
+    outcome.compare("× runc", "guntainer", "runc", 1.3, at_least=False)
     outcome.compare("× podman", "guntainer", "podman", 0.25, at_least=False)
     return outcome

@@ -51,7 +51,7 @@ def bench(ground: Ground, rounds: int) -> Outcome:
         contestants["podman"] = lambda: 12 / run(ground.many(ground.podman(["/bin/true"]), 12, PARALLEL))
     outcome.samples = interleave(rounds, contestants)
     outcome.samples["guntainer, without its own start-up"] = inner
-    outcome.compare("× bwrap", "guntainer", "bwrap", 1.5, at_least=True)
+    outcome.compare("× bwrap", "guntainer", "bwrap", 1.3, at_least=True)
     outcome.compare("× crun", "guntainer", "crun", 4, at_least=True)
     outcome.compare("× podman", "guntainer", "podman", 40, at_least=True)
     outcome.compare("× plain processes", "guntainer", "plain /bin/true", 0.55, at_least=True)
