@@ -330,9 +330,17 @@ def find_init(which: Callable[[str], bool] = os.path.exists) -> str | None:
     for name in INITS:
         for folder in _INIT_FOLDERS:
             path = f"{folder}/{name}"
-            if which(path) and _is_static(path):
+            if which(path) and _is_static(path) and not _is_own(path):
                 return path
     return None
+
+
+def _is_own(path: str) -> bool:
+    """Whether the file is the caller's: root of the container could change it by /proc/1/exe."""
+    try:
+        return os.stat(path).st_uid == os.geteuid()
+    except OSError:
+        return True
 
 
 def _is_static(path: str) -> bool:

@@ -116,7 +116,7 @@ def plan(
     kernels, users = _mounts(spec["mounts"], folders, operations, isolation)
     operations.append(("pivot", root.folder or _merged(root)))
     operations += kernels
-    operations += _fences(spec["linux"], root.empty)
+    operations += _fences(spec["linux"], root.empty, {mount["destination"] for mount in spec["mounts"]})
     operations.append(("leave_host",))
     operations += users
     if stdio.terminal >= 0:
@@ -136,11 +136,12 @@ def plan(
     return (flags, tuple(operations), tuple(process["args"]), environment, init)
 
 
-def _fences(linux: Linux, empty: str) -> list[tuple[Any, ...]]:
-    """What of the kernel's file systems is hidden or read-only."""
+def _fences(linux: Linux, empty: str, mounted: set[str]) -> list[tuple[Any, ...]]:
+    """What of the kernel's file systems is hidden or read-only, where these are mounted at all."""
     fences: list[tuple[Any, ...]] = []
-    if linux["maskedPaths"]:
-        fences.append(("mask", tuple(linux["maskedPaths"]), empty))
+    masked = tuple(path for path in linux["maskedPaths"] if not path.startswith("/sys/") or "/sys" in mounted)
+    if masked:
+        fences.append(("mask", masked, empty))
     if linux["readonlyPaths"]:
         fences.append(("read_only", tuple(linux["readonlyPaths"])))
     return fences
@@ -170,10 +171,10 @@ def _privileges(
         if user["uid"]:
             operations.append(death_signal)  # a change of credentials takes it away: prctl(2)
     operations.append(("seal",))
-    if limits:
-        operations.append(("limits", limits))  # the seal uses descriptors above what a command may have
     if process["cwd"] != "/":
         operations.append(("workdir", process["cwd"]))
+    if limits:
+        operations.append(("limits", limits))  # until here more descriptors may be needed than the command may have
     if process["noNewPrivileges"]:
         operations.append(("no_new_privileges",))
     if seccomp:

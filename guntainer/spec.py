@@ -66,7 +66,7 @@ OCI_VERSION = "1.2.0"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ANNOTATION = "io.guntainer."
 NO_DEVICES: dict[str, tuple[int, int]] = {}
-RESERVED_TARGETS = ("/", "/proc", "/sys", "/dev")
+RESERVED_TARGETS = ("/", "/proc", "/sys", "/dev", "/dev/pts", "/dev/ptmx")
 
 MASKED = (
     *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),

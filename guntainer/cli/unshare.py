@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal
 import os
 
 from guntainer import errors
@@ -30,6 +31,8 @@ def main(words: list[str]) -> int:
     from guntainer import idmap
 
     idmap.enter(idmap.open_ids("range"))
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # which Python ignores, and a program would go on to
+        _signal.signal(number, _signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
     except FileNotFoundError:

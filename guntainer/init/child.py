@@ -42,19 +42,22 @@ def compile_plan(plan: tuple[Any, ...], ignored: tuple[int, ...], *, step: int =
     program = Program(flags)
     program.call("umask", 0o022)
     filtered = bool(operations) and operations[-1][0] == "seccomp"
+    checked = not operations  # the command's own program, under our init
     for number, operation in enumerate(operations):
         program.step = step + number
-        if filtered and number == len(operations) - 1:
-            # nothing but the exec comes after a filter
+        if operation[0] in ("limits", "seccomp") and not checked:
+            checked = True  # before they are short of descriptors, and before a filter that knows no openat2(2)
             program.step = step + len(operations)
             _refuse_magic_links(program, candidates(argv[0], environment))
             program.step = step + number
+        if filtered and number == len(operations) - 1:
+            # nothing but the exec comes after a filter
             _tidy(program, ignored, close=init not in reaper.KINDS)
         arguments = _seal_arguments(init) if operation[0] == "seal" else operation[1:]
         ops.OPERATIONS[operation[0]][0](program, *arguments)
     program.step = step + len(operations)
     if not filtered:
-        if operations:
+        if not checked:
             _refuse_magic_links(program, candidates(argv[0], environment))
         _tidy(program, ignored, close=init not in reaper.KINDS)
     if init not in reaper.KINDS:
@@ -78,7 +81,7 @@ def _refuse_magic_links(program: Program, places: list[str]) -> None:
     for path in places:
         doubtful, following = program.label(), program.label()
         plain = program.call("openat2", abi.AT_FDCWD, path, rules, 24, on_error=doubtful)
-        program.jump_to(plain, following)
+        program.jump_to(program.call("close", plain), following)
         program.here(doubtful)
         program.call("openat", abi.AT_FDCWD, path, os.O_PATH | os.O_CLOEXEC, 0, on_error=following)
         program.call("openat2", abi.AT_FDCWD, path, rules, 24)  # fails: tells the record

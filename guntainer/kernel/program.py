@@ -319,8 +319,10 @@ class Program:
         if _entry is None:
             pid, pidfd = self.clone(flags, exit_signal=exit_signal)
             if pid == 0:
-                self.interpret()
-                os._exit(_FAILED)
+                try:
+                    self.interpret()
+                finally:
+                    os._exit(_FAILED)
             return pid, pidfd
         args = syscalls.clone_args
         args.flags = flags | self._cgroup_flag() | abi.CLONE_PIDFD | abi.CLONE_CLEAR_SIGHAND

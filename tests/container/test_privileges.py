@@ -50,6 +50,9 @@ DEFAULT = mask_of(*capabilities.DEFAULT)
 )
 def test_capabilities(small_archive: Path, guntainer: Run, userns: str, options: list[str], kept: int) -> None:
     done = guntainer("run", "--userns", userns, *options, small_archive, "grep", "^Cap", "/proc/self/status")
+    if os.geteuid() == 0 and kept & mask_of("CAP_SYS_ADMIN", "CAP_SYS_PTRACE"):
+        assert done.returncode == 125 and "host's root" in done.stderr
+        return
     found = {name: int(value, 16) for name, value in re.findall(r"Cap(\w+):\s+([0-9a-f]+)", done.stdout)}
     assert found == {"Inh": 0, "Prm": kept, "Eff": kept, "Bnd": kept, "Amb": 0}, done.stderr
 

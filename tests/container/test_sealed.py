@@ -156,3 +156,20 @@ def test_a_profile_need_not_allow_what_the_launch_does(home: Path, rootfs: Path,
     assert guntainer(*line, "-u", "5", rootfs, "echo", "fine").stdout == "fine\n"
     (rootfs / "tool").symlink_to("/proc/self/exe")
     assert guntainer(*line, rootfs, "/tool").returncode == 126
+
+
+def test_few_descriptors_do_not_switch_the_check_off(rootfs: Path, guntainer: Run) -> None:
+    (rootfs / "tool").symlink_to("/proc/self/exe")
+    line = ["run", "--ulimit", "nofile=3", "-w", "/tmp", rootfs]
+    assert "workdir" not in guntainer(*line, "pwd").stderr  # a program may want one for its libraries
+    for init in INITS:
+        assert guntainer("run", *init, *line[1:], "/tool").returncode == 126
+
+
+def test_an_init_that_is_the_callers_own_is_not_handed_in(tmp_path: Path) -> None:
+    from guntainer import assembly
+
+    own = tmp_path / "tini"
+    own.write_bytes(b"")
+    assert assembly._is_own(str(own)) and assembly._is_own(str(tmp_path / "missing"))
+    assert (assembly.find_init() is None) or os.geteuid() != 0

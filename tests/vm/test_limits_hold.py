@@ -284,7 +284,7 @@ def test_a_group_with_others_in_it(scope: Scope, small_archive: Path) -> None:
     out, err = process.communicate(timeout=60)
     assert out.strip().endswith(scope.path.name)
     assert "no limit of memory: the cgroup controller memory can not be used: other processes (sh) are in" in err
-    assert "systemd-run --user --scope -p Delegate=yes guntainer" in err
+    assert "exec guntainer" in err
     assert "guntainer doctor cgroup" in err
 
 
@@ -366,7 +366,7 @@ def test_jobs_wait_where_there_may_be_no_more_groups(
 
 @pytest.mark.root
 @pytest.mark.parametrize("userns", ["single", "range"])
-@pytest.mark.parametrize("words", [(), ("--privileged",)])
+@pytest.mark.parametrize("words", [(), ("--network", "none", "--privileged")])
 def test_limits_can_not_be_changed_from_inside(
     scope: Scope, small_archive: Path, userns: str, words: tuple[str, ...]
 ) -> None:
@@ -378,20 +378,23 @@ def test_limits_can_not_be_changed_from_inside(
         cat /sys/fs/cgroup/pids.max /proc/self/cgroup
     """
     done = scope.run("run", "--userns", userns, *words, "--pids-limit", "9", small_archive, "sh", "-c", script)
+    if words and os.geteuid() == 0:
+        assert done.returncode == 125 and "host's root" in done.stderr
+        return
     assert done.stdout.splitlines() == ["9", "0::/"], done.stderr
 
 
 def test_a_privileged_container_has_groups_of_its_own(scope: Scope, small_archive: Path) -> None:
     """It may divide what it was given; what it makes goes with it."""
     script = "mkdir /sys/fs/cgroup/a && echo 1 > /sys/fs/cgroup/a/cgroup.procs && cat /proc/self/cgroup"
-    done = scope.run("run", "--privileged", "--pids-limit", "9", small_archive, "sh", "-c", script)
+    line = ["run", "--network", "none", "--privileged", "--pids-limit", "9"]
+    done = scope.run(*line, small_archive, "sh", "-c", script)
     assert (done.stdout, done.returncode) == ("0::/a\n", 0), done.stderr
 
 
 def test_a_privileged_container_without_limits_has_none(scope: Scope, small_archive: Path) -> None:
     """The group that it is in is its caller's as well."""
-    done = scope.run(
-        "run", "--privileged", small_archive, "sh", "-c", "echo 1 > /sys/fs/cgroup/cgroup.kill; echo alive"
-    )
+    line = ["run", "--network", "none", "--privileged"]
+    done = scope.run(*line, small_archive, "sh", "-c", "echo 1 > /sys/fs/cgroup/cgroup.kill; echo alive")
     assert done.stdout == "alive\n"
     assert "Read-only" in done.stderr
