@@ -207,7 +207,7 @@ def test_no_overlay(warm: Path, home: Path) -> None:
 
 
 def test_no_overlay_and_a_copy_that_can_not_be_executed(warm: Path, home: Path) -> None:
-    script = NO_OVERLAY.format(home / "work") + f"mount -o remount,bind,noexec {home}/work/m\n"
+    script = NO_OVERLAY.format(home / "work") + f"mount -o remount,bind,noexec {home / 'work' / 'm'}\n"
     assert turned(HIDDEN, script) == {"overlay-disk": "missing"}
     done = confined(HIDDEN, script, "run", warm, "true")
     assert named(done) == "overlay-disk" and "noexec" in done.stderr
@@ -344,7 +344,7 @@ def test_helpers_without_rights(warm: Path, home: Path) -> None:
     code = f"os.environ['PATH'] = '{home}/work:' + os.environ['PATH']"
     found = turned_by(code)
     assert set(found) == {"subid"} and found["subid"]["status"] == "degraded"
-    assert any(f"chmod u+s {home}/work/newuidmap" in str(line) for line in found["subid"]["remedy"])  # type: ignore[attr-defined]
+    assert any(f"chmod u+s {home / 'work' / 'newuidmap'}" in str(line) for line in found["subid"]["remedy"])  # type: ignore[attr-defined]
     assert named(patched(code, "run", "--userns", "range", warm, "true")) == "subid"
 
 
