@@ -9,7 +9,7 @@ from __future__ import annotations
 import marshal
 import os
 
-from guntainer import capabilities, descriptors, errors, hostids, idmap, planner, rootfs, runfolder, spec
+from guntainer import capabilities, descriptors, errors, exeseal, hostids, idmap, planner, rootfs, runfolder, spec
 from guntainer.jobs.model import NO_LIMITS
 from guntainer.value import Value
 
@@ -330,28 +330,13 @@ def find_init(which: Callable[[str], bool] = os.path.exists) -> str | None:
     for name in INITS:
         for folder in _INIT_FOLDERS:
             path = f"{folder}/{name}"
-            if which(path) and _is_static(path) and not _is_own(path):
+            if which(path) and _is_static(path) and not exeseal.is_exposed(path):
                 return path
     return None
 
 
-def _is_own(path: str) -> bool:
-    """Whether the file is the caller's: root of the container could change it by /proc/1/exe."""
-    try:
-        return os.stat(path).st_uid == os.geteuid()
-    except OSError:
-        return True
-
-
 def _is_static(path: str) -> bool:
-    """Whether a 64-bit ELF file names no program loader: no PT_INTERP among its program headers, elf(5)."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(4096)
-    except OSError:
+        return not exeseal.elf_loader(path)
+    except (OSError, ValueError):
         return False
-    if head[:5] != b"\x7fELF\x02":
-        return False
-    start, size, count = (int.from_bytes(head[at : at + width], "little") for at, width in ((32, 8), (54, 2), (56, 2)))
-    kinds = [int.from_bytes(head[start + size * n : start + size * n + 4], "little") for n in range(count)]
-    return 3 not in kinds

@@ -28,6 +28,7 @@ STOREYS = [
     ["kernel"],
     ["init"],
     [
+        "exeseal",
         "hostids",
         "idmap",
         "offloading",

@@ -143,6 +143,10 @@ def write(text: str) -> None:
 
 def _command(words: list[str]) -> int:
     name = words[0] if words else ""
+    if name == "run":
+        from guntainer import exeseal
+
+        exeseal.reexecute()  # `run` clones itself
     if name in COMMANDS:
         return _load(name)(words[1:])
     if name in ("--version", "-V"):

@@ -22,6 +22,26 @@ def python(_around: Circumstances) -> Finding:
         return missing(f"{found}: {_PYTHON[0]}.{_PYTHON[1]} is needed")
     if not os.access(sys.executable or "", os.X_OK):
         return missing(f"{found}: the fork helper can not be started", "# run guntainer by an interpreter with a path")
+    return _sealed(found)
+
+
+def _sealed(found: str) -> Finding:
+    """Whether a copy of it, sealed in memory, can be executed: see `exeseal`."""
+    import subprocess
+
+    from guntainer import exeseal
+
+    try:
+        fd, words = exeseal.sealed(["-ISc", ""])
+        try:
+            subprocess.run(words, executable=f"/proc/self/fd/{fd}", pass_fds=[fd], check=True, timeout=10)
+        finally:
+            os.close(fd)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        if exeseal.is_exposed(sys.executable):
+            why = exeseal.refused(error)
+            return missing(why.message, f"# {why.hint}")
+        return degraded(f"{found}; no sealed copy can be executed: {error}", "# sysctl vm.memfd_noexec=1")
     return ok(found)
 
 

@@ -1,5 +1,7 @@
 """Start the fork helper: a fresh interpreter, without site, with three descriptors and an empty environment.
 
+It executes from a sealed copy, because its clones execute what nobody trusts: see `exeseal`.
+
 Light on imports, so that the helper starts while the supervisor is still importing its own modules. Call it from the
 main thread: the parent-death signal of the helper and of its containers follows the thread that spawned it.
 """
@@ -7,10 +9,11 @@ main thread: the parent-death signal of the helper and of its containers follows
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 import sys
 
-from guntainer import descriptors, errors
+from guntainer import descriptors, errors, exeseal
 from guntainer.faults import FaultPipe
 
 _SOCKET, _FAULTS, _LIFE, _USER = 3, 4, 5, 6  # the helper's descriptors
@@ -73,24 +76,50 @@ def spawn(namespace: int = -1) -> Zygote:
     code = _CODE.format(path=package, socket=_SOCKET, faults=_FAULTS, life=_LIFE, user=user)
     sources = [theirs.fileno(), faults.write_fd, life, *([namespace] if namespace >= 0 else [])]
     try:
-        pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-I", "-S", "-c", code],
-            {"LANG": "C.UTF-8"},
-            file_actions=_actions(sources),
-            setsigmask=(),
-            setsigdef=(2, 13, 15),
-        )
-    except OSError as error:
+        pid = _start(["-I", "-S", "-c", code], _actions(sources))
+    except (OSError, errors.HostError) as error:
         ours.close()
         faults.close()
         os.close(ours_alone)
-        raise _not_started(f" {sys.executable}", error) from None
+        raise _not_started(f" {sys.executable}", error) if isinstance(error, OSError) else error from None
     finally:
         theirs.close()
         os.close(life)
     helpers.add(pid)
     return Zygote(pid, ours, faults, ours_alone)
+
+
+def _start(arguments: list[str], actions: list[tuple[int, ...]]) -> int:
+    """This interpreter, from a sealed copy; from its file where no copy can be had, and no container could change that.
+
+    Raises:
+        OSError: of posix_spawn(3).
+        HostError: the file is exposed.
+    """
+    sealed = -1
+    try:
+        sealed, words = exeseal.sealed(arguments)
+        return _posix_spawn(f"/proc/self/fd/{sealed}", words, actions)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+            raise
+        if exeseal.is_exposed(sys.executable):
+            raise exeseal.refused(error) from None
+    finally:
+        if sealed >= 0:
+            os.close(sealed)
+    return _posix_spawn(sys.executable, [sys.executable, *arguments], actions)
+
+
+def _posix_spawn(path: str, words: list[str], actions: list[tuple[int, ...]]) -> int:
+    return os.posix_spawn(
+        path,
+        words,
+        {"LANG": "C.UTF-8"},
+        file_actions=actions,
+        setsigmask=(),
+        setsigdef=(2, 13, 15),
+    )
 
 
 def _not_started(what: str, error: OSError) -> errors.HostError:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -167,9 +168,146 @@ def test_few_descriptors_do_not_switch_the_check_off(rootfs: Path, guntainer: Ru
 
 
 def test_an_init_that_is_the_callers_own_is_not_handed_in(tmp_path: Path) -> None:
-    from guntainer import assembly
+    from guntainer import assembly, exeseal
 
     own = tmp_path / "tini"
     own.write_bytes(b"")
-    assert assembly._is_own(str(own)) and assembly._is_own(str(tmp_path / "missing"))
+    assert exeseal.is_exposed(str(own)) and exeseal.is_exposed(str(tmp_path / "missing"))
     assert (assembly.find_init() is None) or os.geteuid() != 0
+
+
+# -- the interpreter that the container's process executes until it executes the command
+
+INTERPRETER = """#!/proc/self/exe -IS
+import os
+fd = os.open("/proc/self/exe", os.O_RDONLY)
+print(os.readlink("/proc/self/exe"))
+os.fchmod(fd, 0o777)
+"""
+WRITES = """
+import os
+print(os.readlink("/proc/self/exe"))
+for how in (os.O_WRONLY, os.O_RDWR | os.O_TRUNC):
+    try:
+        os.write(os.open("/proc/self/exe", how), b"x")
+        print("got in")
+    except OSError:
+        print("refused")
+"""
+WITHOUT_THE_SEAL = """
+import os, sys
+from guntainer import exeseal
+from guntainer.launcher import spawn
+exeseal.reexecute = lambda: None
+spawn._start = lambda words, actions: spawn._posix_spawn(sys.executable, [sys.executable, *words], actions)
+from guntainer.cli import entry
+entry()
+"""
+
+
+class Owned:
+    """A Python of the caller's own, and a rootfs in which it could run as the interpreter of a script."""
+
+    def __init__(self, home: Path) -> None:
+        (home / "bin").mkdir()
+        self.file = home / "bin" / "python3"
+        shutil.copy(os.path.realpath(sys.executable), self.file)
+        self.file.chmod(0o755)
+        self.rootfs = home / "snake"
+        for name in ("etc", "tmp", "usr"):
+            (self.rootfs / name).mkdir(parents=True)
+        for name in ("bin", "lib", "lib64"):
+            if os.path.islink(f"/{name}"):
+                (self.rootfs / name).symlink_to(f"usr/{name}")
+        self.seen = [name for name in ("/usr", "/lib", "/lib64") if os.path.isdir(name) and not os.path.islink(name)]
+        if not sys.base_prefix.startswith("/usr"):
+            self.seen.append(sys.base_prefix)
+        (self.rootfs / "script").write_text(INTERPRETER)
+        (self.rootfs / "script").chmod(0o755)
+        libraries = os.pathsep.join([*filter(None, sys.path), os.environ["PYTHONPATH"]])
+        self.environment = {**os.environ, "PYTHONPATH": libraries, "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run(self, words: list[str], driver: str = "") -> subprocess.CompletedProcess[str]:
+        start = ["-c", driver] if driver else ["-m", "guntainer"]
+        return subprocess.run(
+            [self.file, *start, *words], env=self.environment, capture_output=True, text=True, timeout=60
+        )
+
+    def line(self, how: str, home: Path, userns: str) -> list[str]:
+        if how == "run":
+            binds = [word for name in self.seen for word in ("-v", f"{name}:{name}:ro")]
+            return ["run", "--userns", userns, *binds, str(self.rootfs), "/script"]
+        binds = [f"{name}:{name}:ro" for name in self.seen]
+        job = {"rootfs": str(self.rootfs), "command": ["/script"], "volumes": binds}
+        (home / "jobs.json").write_text(json.dumps({"jobs": {"one": job}}))
+        return ["batch", "--userns", userns, str(home / "jobs.json")]
+
+    def was_changed(self) -> bool:
+        return self.file.stat().st_mode & 0o7777 != 0o755
+
+
+@pytest.fixture
+def owned(home: Path) -> Owned:
+    return Owned(home)
+
+
+@pytest.mark.parametrize("userns", USERNS)
+@pytest.mark.parametrize("how", ["run", "batch"])
+def test_a_script_does_not_get_at_the_hosts_interpreter(
+    home: Path, owned: Owned, traces: Traces, how: str, userns: str
+) -> None:
+    done = owned.run(owned.line(how, home, userns))
+    assert done.returncode not in (0, 125), done.stderr
+    assert (
+        "cannot open shared object file" in done.stdout + done.stderr
+    )  # what runs is the loader, and "-IS" is no program
+    assert not owned.was_changed()
+    assert owned.run([*owned.line("run", home, userns)[:-1], "/bin/echo", "fine"]).stdout == "fine\n"
+    traces.check()
+
+
+@pytest.mark.parametrize("userns", USERNS)
+@pytest.mark.parametrize("how", ["run", "batch"])
+def test_the_loader_is_of_no_use(home: Path, owned: Owned, how: str, userns: str) -> None:
+    """A script that gives it a program to load has that program run as if it were the sealed file: which stays as it is."""
+    inside = os.path.realpath(sys.executable)
+    (owned.rootfs / "script").write_text(f"#!/proc/self/exe {inside}\n{WRITES}")
+    done = owned.run(owned.line(how, home, userns))
+    assert "memfd:guntainer" in done.stdout and "got in" not in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count("refused") == 2
+    assert not owned.was_changed()
+
+
+@pytest.mark.parametrize("how", ["run", "batch"])
+def test_without_the_seal_it_would(home: Path, owned: Owned, how: str) -> None:
+    """The attack of the test before is one."""
+    done = owned.run(owned.line(how, home, "auto"), WITHOUT_THE_SEAL)
+    assert owned.was_changed(), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("how", ["run", "batch"])
+def test_an_interpreter_that_can_not_be_sealed(home: Path, owned: Owned, traces: Traces, how: str) -> None:
+    """Where memfd_create(2) is refused: what could be changed launches nothing."""
+    refuse = (
+        "from guntainer import exeseal\n"
+        "def refused(*_): raise PermissionError(13, 'Permission denied')\n"
+        "exeseal._memfd = refused\n"
+        "from guntainer.cli import entry\nentry()\n"
+    )
+    done = owned.run(owned.line(how, home, "auto"), refuse)
+    assert done.returncode == 125 and not owned.was_changed()
+    assert "vm.memfd_noexec" in done.stderr and "guntainer doctor python" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    traces.check()
+
+
+def test_a_process_that_has_begun_again(home: Path, owned: Owned) -> None:
+    """It is known by its own name, and its environment, words and flags are those that it was given."""
+    code = (
+        "import os, sys\nfrom guntainer import exeseal\nexeseal.reexecute()\n"
+        "print(exeseal.is_sealed(), open('/proc/self/comm').read().strip(), sys.argv[1:], sys.flags.dont_write_bytecode,"
+        " sys.executable, os.environ['MARK'], sorted(map(int, os.listdir('/proc/self/fd'))))\n"
+    )
+    owned.environment["MARK"] = "seen"
+    done = owned.run(["a b", ""], code)
+    assert done.stdout == f"True guntainer ['a b', ''] 1 {owned.file} seen [0, 1, 2, 3]\n", done.stderr
