@@ -9,7 +9,7 @@ from __future__ import annotations
 import marshal
 import os
 
-from guntainer import capabilities, descriptors, errors, exeseal, hostids, idmap, planner, rootfs, runfolder, spec
+from guntainer import capabilities, descriptors, errors, exeseal, hostids, idmap, planner, rootfs, skeleton, spec
 from guntainer.jobs.model import NO_LIMITS
 from guntainer.value import Value
 
@@ -58,7 +58,7 @@ class Ground:
         key = (job.hostname, job.network, job.dns, job.add_hosts, tree, with_apt)
         if key not in self._skeletons:
             with_etc = _is_folder(f"{tree}/etc") is not False
-            self._skeletons[key] = runfolder.skeleton(
+            self._skeletons[key] = skeleton.layer(
                 self.shared + "/skeleton",
                 hostname=job.hostname,
                 network=job.network,

@@ -44,7 +44,8 @@ def parse(text: str) -> str:
     if name not in KNOWN:
         from guntainer.jobs.values import near, quoted
 
-        raise errors.UsageError(f"unknown capability {quoted(text)}{near(name, KNOWN)}")
+        hint = near(name.removeprefix("CAP_"), (one.removeprefix("CAP_") for one in KNOWN))
+        raise errors.UsageError(f"unknown capability {quoted(text)}{hint}")
     return name
 
 

@@ -11,7 +11,8 @@ import os
 
 import anyio
 
-from guntainer import assembly, errors, faults, ladder, planner, report, runfolder, stopping
+from guntainer import assembly, errors, faults, ladder, planner, report, runfolder, space, stopping
+from guntainer.handover import Handover
 from guntainer.jobs.model import NO_LIMITS
 from guntainer.offloading import in_thread
 from guntainer.value import Value
@@ -70,13 +71,10 @@ class Container:
         self._launcher = launcher
         self._open_stdio = open_stdio
         self._note = note
-        self._cgroup: Cgroup | None = None
         self._network: Attached | None = None
-        self._network_notes: list[str] = []
         self._child: Child | None = None
         self._ended: asyncio.Future[tuple[int, Any]] | None = None
         self._killed = False
-        self._init_fd = -1
 
     def __repr__(self) -> str:
         return f"Container({self._job.id!r}, {self._child!r})"
@@ -107,28 +105,20 @@ class Container:
     async def _attempt(self, isolation: str, *, copy: bool) -> Outcome:
         stdio = self._open_stdio()
         layer = ""
-        fds = list(stdio.fds)
+        network_notes: list[str] = []
+        given = Handover(self._job, self._ground, stdio.fds, network_notes.append)
         try:
             layer = copied = await self._copied() if copy else ""
-            init = self._init(fds)
-            network = self._open_network(fds)
-            cgroup = self._open_cgroup(fds)
-            made = assembly.assemble(
-                self._job,
-                self._tree,
-                self._ground,
-                stdio.plan,
-                init=init,
-                isolation=isolation,
-                copied=copied,
-                network=network,
-                cgroup=cgroup,
-            )
+            given.open()
+            if given.link is not None:
+                from guntainer.network.attached import Attached
+
+                self._network = Attached(given.link, self.kill)
+            made = given.assemble(self._tree, stdio.plan, isolation=isolation, copied=copied)
             layer = made.layer
-            if self._cgroup is not None:
-                self._cgroup.limit(made.spec["linux"]["resources"], best_effort=self._job.limits.best_effort)
-            self._child = await self._launcher.launch(made.plan, fds, data=made.data)
-            self._child.target.cgroup = self._cgroup
+            given.limit(made)
+            self._child = await self._launcher.launch(made.plan, given.fds, data=made.data)
+            self._child.target.cgroup = given.cgroup
             stdio.launched()
             exit_, usage = await self._live(self._child, stdio)
             if self._network is not None:
@@ -136,7 +126,12 @@ class Container:
                     raise self._network.error
                 if not self._killed and exit_.reason in (report.EXIT, report.SIGNAL):
                     await self._network.passed_on()
-            notes = (*self._network_notes, *((stdio.cut,) if stdio.cut else ()))
+            notes = (*network_notes, *((stdio.cut,) if stdio.cut else ()))
+            if exit_.error is not None:
+                space.explain(exit_.error, layer)
+                exit_ = report.setup_failed(exit_.error)
+            elif not exit_.ok and (text := space.note(layer)):
+                notes = (*notes, text)
             outcome = Outcome(
                 exit=exit_,
                 usage=usage,
@@ -145,11 +140,9 @@ class Container:
                 isolation=isolation,
                 notes=notes,
             )
-            return outcome if self._job.limits == NO_LIMITS else self._limited(outcome)
+            return outcome if self._job.limits == NO_LIMITS else self._limited(outcome, given.cgroup)
         finally:
-            self._close_init()
-            await self._close_network()
-            await self._close_cgroup()
+            await self._take_back(given)
             stdio.close()
             if layer:
                 await self._give_back(layer)
@@ -172,68 +165,33 @@ class Container:
         loop.remove_reader(copying.pidfd)
         return copying.finish()
 
-    def _open_network(self, fds: list[int]) -> int:
-        """The place of a private network's socket among `fds`; -1 where it has none."""
-        if self._job.network != "private":
-            return -1
-        from guntainer.network.attached import Attached
-        from guntainer.network.link import Link
-
-        self._network_notes.clear()
-        link = Link(self._job, lambda: self._ground.run().path, self._network_notes.append)
-        self._network = Attached(link, self.kill)
-        fds.append(link.theirs)
-        return len(fds) - 1
-
-    def _open_cgroup(self, fds: list[int]) -> int:
-        """The place of its control group among `fds`; -1 where it has none."""
-        self._cgroup = self._ground.new_cgroup(self._job.limits)
-        if self._cgroup is None:
-            return -1
-        fds.append(self._cgroup.fd)
-        return len(fds) - 1
-
-    def _limited(self, outcome: Outcome) -> Outcome:
+    def _limited(self, outcome: Outcome, cgroup: Cgroup | None) -> Outcome:
         """What its limits have done to it, and which of them are not in force."""
         from guntainer.cgroups.usage import verdict
 
         granted = self._ground.granted(self._job.limits)
-        if self._cgroup is None:
+        if cgroup is None:
             return outcome.replace(notes=(*granted.notes, *outcome.notes))
-        used = self._cgroup.usage()
+        used = cgroup.usage()
         return outcome.replace(
             exit=verdict(outcome.exit, used, self._job.limits),
             used=used,
-            limits=tuple(self._cgroup.limits.items()),
-            notes=(*granted.notes, *self._cgroup.notes, *outcome.notes),
+            limits=tuple(cgroup.limits.items()),
+            notes=(*granted.notes, *cgroup.notes, *outcome.notes),
         )
 
-    async def _close_cgroup(self) -> None:
-        cgroup, self._cgroup = self._cgroup, None
-        if cgroup is not None and not cgroup.remove_nowait():
-            with anyio.CancelScope(shield=True):
-                await in_thread(cgroup.remove)
-
-    async def _close_network(self) -> None:
+    async def _take_back(self, given: Handover) -> None:
+        """What was handed over, when nobody uses it any more."""
+        given.close()
         network, self._network = self._network, None
         if network is not None:
             with anyio.CancelScope(shield=True):
                 await network.close()
-
-    def _init(self, fds: list[int]) -> str:
-        if not self._job.init:
-            return ""
-        path = assembly.find_init()
-        if path is None:
-            return "reaper"
-        self._init_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        fds.append(self._init_fd)
-        return str(len(fds) - 1)
-
-    def _close_init(self) -> None:
-        if self._init_fd >= 0:
-            os.close(self._init_fd)
-            self._init_fd = -1
+        elif given.link is not None:
+            given.link.close()  # nobody has got it
+        if given.cgroup is not None and not given.cgroup.remove_nowait():
+            with anyio.CancelScope(shield=True):
+                await in_thread(given.cgroup.remove)
 
     async def _live(self, child: Child, stdio: Stdio) -> tuple[report.Exit, Any]:
         loop = asyncio.get_running_loop()

@@ -23,17 +23,17 @@ _MFD_EXEC = 0x0010  # Linux 6.3, <linux/memfd.h>
 _F_SEAL_EXEC = 0x0020  # Linux 6.3, <linux/fcntl.h>
 _PT_INTERP = 3
 _MOST_HEADERS = 1 << 16
-_ABOVE = 210
-"""Descriptors of the file lie above those that a posix_spawn puts to their places, see `launcher.spawn`."""
+_BEGUN = "GUNTAINER_SEALED"
 
 
 def is_exposed(path: str) -> bool:
-    """Whether a container, all whose ids are the caller's, may write to a program or change its mode.
+    """Whether a container may write to a program or change its mode: its ids are the caller's, and the caller's sub-ids.
 
-    True where it can not be seen.
+    What belongs to nobody but root is out of reach, of whoever is not root. True where it can not be seen.
     """
     try:
-        return os.stat(path).st_uid == os.geteuid() or os.access(path, os.W_OK)
+        found = os.stat(path)
+        return os.geteuid() == 0 or found.st_uid != 0 or bool(found.st_mode & 0o020) or os.access(path, os.W_OK)
     except OSError:
         return True
 
@@ -52,20 +52,28 @@ def reexecute() -> None:
     Raises:
         HostError: it can not be had.
     """
+    us = str(os.getpid())
+    begun = os.environ.pop(_BEGUN, "") == us
     if is_sealed():
         _name_process()
         return
     if not is_exposed(_EXE if os.path.exists(_EXE) else sys.executable):
         return
     try:
+        if begun:  # or it would begin for ever
+            raise ValueError("/proc is not mounted, or the interpreter is a program that executes another one")
         fd, words = sealed(sys.orig_argv[1:])
-        os.execve(fd, words, os.environ)
+        variables = {name: value for name, value in os.environ.items() if name}  # one without a name is refused
+        os.execve(fd, words, {**variables, _BEGUN: us})
     except (OSError, ValueError) as error:
         raise refused(error) from None
 
 
-def sealed(arguments: list[str]) -> tuple[int, list[str]]:
+def sealed(arguments: list[str], *, above: int = 0) -> tuple[int, list[str]]:
     """A sealed file to execute, close-on-exec, and the words for it that start this interpreter with these arguments.
+
+    Args:
+        above: the file's descriptor is not below this number.
 
     Raises:
         OSError: of memfd_create(2) or a file that can not be read.
@@ -73,8 +81,22 @@ def sealed(arguments: list[str]) -> tuple[int, list[str]]:
     """
     program = _program()
     loader = elf_loader(program)
-    words = [program, *arguments]
-    return _copy(loader or program), [program, *words] if loader else words
+    words = _for_loader(loader, program) if loader else [program]
+    return _copy(loader or program, above), [*words, *arguments]
+
+
+def _for_loader(loader: str, program: str) -> list[str]:
+    """The loader's own words: ld.so(8).
+
+    It takes the folder of the path that it is given for $ORIGIN, where a program may have its libraries. The kernel takes
+    that of the file, so a link is followed; the interpreter gets the link's path all the same, by which it knows its venv.
+    """
+    real = os.path.realpath(program)
+    if real != program:
+        with open(loader, "rb") as file:
+            if b"argv0" in file.read():  # glibc 2.33, and musl
+                return [program, "--argv0", program, real]
+    return [program, program]
 
 
 def refused(error: Exception) -> errors.HostError:
@@ -129,10 +151,11 @@ def _program() -> str:
     return os.readlink(_EXE)
 
 
-def _copy(path: str) -> int:
+def _copy(path: str, above: int) -> int:
     import fcntl
 
     made = _memfd()
+    kept = -1
     try:
         with open(path, "rb") as source:
             while os.sendfile(made, source.fileno(), None, 1 << 30):
@@ -142,9 +165,11 @@ def _copy(path: str) -> int:
             fcntl.fcntl(made, fcntl.F_ADD_SEALS, seals | _F_SEAL_EXEC)
         except OSError:
             fcntl.fcntl(made, fcntl.F_ADD_SEALS, seals)
-        return fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
+        kept = made if made >= above else fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, above)
+        return kept
     finally:
-        os.close(made)
+        if kept != made:
+            os.close(made)
 
 
 def _memfd() -> int:

@@ -179,7 +179,7 @@ def _whole(path: str) -> tuple[Extent, ...]:
                 found.append((first, first, min(count, COUNT - first)))
     total = sum(count for _, _, count in found)
     if total < COUNT:
-        raise _missing(f"root has {total} ids here, and {COUNT} are needed")
+        raise _missing(f"root has {_ids(total)} here, and {COUNT} are needed")
     return tuple(found)
 
 
@@ -194,7 +194,7 @@ def _map(path: str, own: int) -> tuple[Extent, ...]:
     if not ranges:
         raise _missing(f"{path} has no range for {_login()}")
     if total < COUNT:
-        raise _missing(f"the range of {_login()} in {path} has {total} ids, and {COUNT} are needed")
+        raise _missing(f"the range of {_login()} in {path} has {_ids(total)}, and {COUNT} are needed")
     found = [(0, own, 1)]
     for first, count in ranges:
         at = found[-1][0] + found[-1][2]
@@ -228,6 +228,10 @@ def _login() -> str:
         return pwd.getpwuid(hostids.UID).pw_name
     except KeyError:
         return str(hostids.UID)
+
+
+def _ids(count: int) -> str:
+    return "1 id" if count == 1 else f"{count} ids"
 
 
 def _missing(why: str) -> errors.HostError:

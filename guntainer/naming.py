@@ -1,7 +1,7 @@
 """Name resolution inside: the texts of /etc/hosts and /etc/resolv.conf, hosts(5), resolv.conf(5).
 
 Imported only where a container has a private network, or names and name servers of its own: what the others have is in
-`runfolder`.
+`skeleton`.
 """
 
 from __future__ import annotations

@@ -122,7 +122,8 @@ def kind_of(path: str, name: str, sha256: str | None = None) -> str:
         mode = os.stat(path).st_mode
     except OSError as error:
         where = "" if path.endswith(name.removeprefix("./")) else f"{path}: "
-        raise errors.RootfsError(f"rootfs {name}: {where}{error.strerror}") from None
+        hint = _not_an_image(name) if isinstance(error, FileNotFoundError) else ""
+        raise errors.RootfsError(f"rootfs {name}: {where}{error.strerror}", hint=hint) from None
     if stat.S_ISDIR(mode):
         if sha256 is not None:
             raise errors.RootfsError(f"rootfs {name}: a folder has no sha256", hint="give an archive, or leave it out")
@@ -140,6 +141,14 @@ def kind_of(path: str, name: str, sha256: str | None = None) -> str:
     if not os.access(path, os.R_OK):
         raise errors.RootfsError(f"rootfs {name}: Permission denied")
     return "archive"
+
+
+def _not_an_image(name: str) -> str:
+    """A hint for who means an image of a registry, or a URL, by the looks of it: `alpine:3.20`, `docker://alpine`."""
+    last = name.rpartition("/")[2].partition(":")[0]
+    if "://" not in name and (name.startswith(("/", ".", "~")) or "." in last):
+        return ""
+    return "it must be an archive or a folder of this machine: nothing is fetched by this version"
 
 
 _NAMES = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}

@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 
-from guntainer.report_text import duration, visible, width_of
+from guntainer.report_text import duration, shortened, visible, width_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ class Output:
         self.github = env.get("GITHUB_ACTIONS") == "true"
         self.gitlab = env.get("GITLAB_CI") == "true"
         self.tame = terminal or self.github or self.gitlab
+        self.told: set[str] = set()
+        """How jobs have ended, as far as it was said in full."""
 
     def say(self, text: str) -> None:
         """A short text of our own."""
@@ -127,10 +129,18 @@ class Output:
         result = report.first_failure
         if result is None:
             return
-        self.say(f"\n{self.paint('31', 'first failure')}: {visible(result.id)}: {visible(result.exit.describe())}\n")
+        why = result.exit.describe()
+        said = shortened(why) if why in self.told else self.tell(result)
+        self.say(f"\n{self.paint('31', 'first failure')}: {visible(result.id)}: {visible(said)}\n")
         for path in (result.stdout, result.stderr):
             tail = read_tail(path) if path else b""
             self.screen.put(b"".join(self.shielded(iter((tail,)))))
+
+    def tell(self, result: Result) -> str:
+        """How it ended, in full: elsewhere that need not be said again."""
+        why = result.exit.describe()
+        self.told.add(why)
+        return why
 
     def paint(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self.colour else text
@@ -195,7 +205,7 @@ class Live(Output):
             self._cut.discard(result.id)
             text += note.feed(_CUT)
         if not result.ok:
-            text += note.feed(_bytes(f"{visible(result.exit.describe())}\n"))
+            text += note.feed(_bytes(f"{visible(self.tell(result))}\n"))
         self._prefixers.pop((result.id, "note"), None)
         await self.screen.write(text)
 
@@ -225,7 +235,7 @@ class Group(Output):
         yield text
 
     def _block(self, result: Result) -> Iterator[bytes]:
-        title = f"{visible(result.id)}: {visible(result.exit.describe())} in {duration(result.wall_ns)}"
+        title = f"{visible(result.id)}: {visible(self.tell(result))} in {duration(result.wall_ns)}"
         section = f"job_{os.urandom(4).hex()}" if self.gitlab else ""
         if self.github:
             yield _bytes(f"::group::{_value(title)}\n")

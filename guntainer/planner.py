@@ -8,7 +8,7 @@ folders of the skeleton. It is let go before any path of the user's or of the ro
 from __future__ import annotations
 
 from guntainer import capabilities
-from guntainer.init import ops, reaper
+from guntainer.init import AS_SUBREAPER, FIRST, OUR_INITS, SUPERVISOR_DIED
 from guntainer.kernel import abi
 from guntainer.spec import ANNOTATION
 from guntainer.value import Value
@@ -91,8 +91,8 @@ def plan(
     death_signal: tuple[Any, ...] = ("death_signal",)
     if isolation == NO_PID:
         flags &= ~abi.CLONE_NEWPID
-        init = reaper.AS_SUBREAPER
-        death_signal = ("death_signal", reaper.SUPERVISOR_DIED)
+        init = AS_SUBREAPER
+        death_signal = ("death_signal", SUPERVISOR_DIED)
     operations: list[tuple[Any, ...]] = []
     if cgroup >= 0:
         flags &= ~abi.CLONE_NEWCGROUP
@@ -212,7 +212,7 @@ def _rlimits(asked: list[dict[str, Any]], limits: tuple[tuple[int, int, int], ..
 
 def _index(place: int) -> int:
     """A place among the launch's own descriptors as the child counts them."""
-    return place + ops.FIRST if place >= 0 else -1
+    return place + FIRST if place >= 0 else -1
 
 
 def _map_text(mappings: list[Any]) -> str:
@@ -292,12 +292,14 @@ _KERNELS = ("proc", "devfs", "devpts", "shm", "mqueue", "sysfs")
 
 def describe(a_plan: Plan) -> str:
     """The plan, step by step, for people: what `--dry-run` prints."""
+    from guntainer.init import descriptions
+
     flags, operations, argv, environment, init = a_plan
     names = [name for name, flag in abi.NAMESPACES.items() if flags & flag]
     lines = [f"clone with new namespaces: {', '.join(names)}"]
-    lines += [ops.describe(operation) for operation in operations]
+    lines += [descriptions.describe(operation) for operation in operations]
     if init:
-        lines.append("put an init before the command: " + ("guntainer's own" if init in reaper.KINDS else "the host's"))
+        lines.append("put an init before the command: " + ("guntainer's own" if init in OUR_INITS else "the host's"))
     lines.append("environment: " + ", ".join(sorted(environment)))
     lines.append("execute " + " ".join(repr(word) if not word or " " in word else word for word in argv))
     width = len(str(len(lines)))

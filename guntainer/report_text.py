@@ -8,12 +8,14 @@ from guntainer import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 _BAD = dict.fromkeys(("failed", "error", "timeout", "oom", "pids-limit"), "31")
 _COLOURS = {"ok": "32", **_BAD, "cancelled": "33", "skipped": "33"}
 _WITH_CODE = (report.EXIT, report.SIGNAL, report.TIMEOUT, report.OOM, report.PIDS)
 JSON_VERSION = 1
+_SHORT = 72  # characters
 
 
 def visible(text: str) -> str:
@@ -45,12 +47,27 @@ def duration(ns: int) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
-def table(a_report: report.Report, *, colour: bool) -> str:
-    """The closing table and its summary line."""
+def shortened(text: str) -> str:
+    """A sentence that was told before: without its hint where it is long, and on a line of a terminal."""
+    if len(text) <= _SHORT:
+        return text
+    first = text.partition("; ")[0]
+    return (first if len(first) <= _SHORT else first[:_SHORT].rpartition(" ")[0]).rstrip(" :,") + " …"
+
+
+def table(a_report: report.Report, *, colour: bool, told: Iterable[str] = ()) -> str:
+    """The closing table and its summary line.
+
+    Args:
+        told: reasons that the reader has seen in full; these are shortened, and every other one that comes again.
+    """
     rows = [("JOB", "OUTCOME", "CODE", "TIME", "")]
+    seen = set(told)
     for result in a_report.results:
         code = str(result.exit.code) if result.exit.reason in _WITH_CODE else "-"
-        said = "" if result.exit.reason == report.EXIT else visible(result.exit.describe())
+        why = "" if result.exit.reason == report.EXIT else result.exit.describe()
+        said = visible(shortened(why) if why in seen else why)
+        seen.add(why)
         rows.append((visible(result.id), result.outcome, code, duration(result.wall_ns), said))
     widths = [max(width_of(row[column]) for row in rows) for column in range(4)]
     lines = []

@@ -112,7 +112,7 @@ class Setting(Value):
     """One write to a file of a control group."""
 
     files: tuple[str, ...]
-    """The first of these that is there: `io.weight`, else `io.bfq.weight`."""
+    """Those of these that are there; one is enough. Which of `io.weight` and `io.bfq.weight` counts is for a disk's scheduler."""
     texts: tuple[str, ...]
     """What each of them takes."""
     option: str

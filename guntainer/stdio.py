@@ -12,7 +12,7 @@ import fcntl
 import os
 import stat
 
-from guntainer import errors, planner
+from guntainer import errors, planner, space
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Stdio:
             self._open(stdin, stdout, stderr)
         except OSError as error:
             self.close()
-            raise errors.HostError(f"stdio: {errors.describe_oserror(error)}") from None
+            raise errors.HostError(f"stdio: {errors.describe_oserror(error)}", hint=space.hint(error)) from None
         except errors.HostError:
             self.close()
             raise

@@ -18,10 +18,10 @@ from guntainer import assembly, descriptors, errors, idmap, opening, planner, re
 from guntainer.container import Container, Outcome
 from guntainer.group import Group
 from guntainer.jobs.model import NO_LIMITS
-from guntainer.jobs.names import folder_name
 from guntainer.launcher.client import Launcher
 from guntainer.offloading import in_thread
 from guntainer.preparation import Preparation
+from guntainer.results import Results
 from guntainer.runfolder import RunFolder, remove_stale
 from guntainer.stdio import Stdio
 from guntainer.store.lookup import open_store
@@ -79,7 +79,6 @@ class Supervisor:
         head_start: HeadStart | None = None,
     ) -> None:
         self._parallel = parallel or len(os.sched_getaffinity(0))
-        self._results = results
         self._watcher = watcher or Watcher()
         self._fail_fast = fail_fast
         self._require_full = require_full
@@ -101,8 +100,7 @@ class Supervisor:
         self._copied: set[str] = set()
         """Kinds of scratch on which overlayfs is refused."""
         self._told: set[str] = set()
-        self._free_logs: list[str] = []
-        self._made_logs = 0
+        self._results = Results(results, self._run_folder, self._note)
 
     def __repr__(self) -> str:
         return f"Supervisor(parallel={self._parallel}, alive={len(self._live)}, {self._launcher.statistics()})"
@@ -269,7 +267,7 @@ class Supervisor:
     async def _run(self, job: Job, tree: str, timing: Timing) -> Outcome:
         timing.started_at = time.time()
         timing.launched_ns = time.monotonic_ns()
-        timing.stdout, timing.stderr = self._logs(job)
+        timing.stdout, timing.stderr = self._results.logs(job.id)
         self._watcher.started(job)
         while True:
             container = Container(
@@ -319,28 +317,6 @@ class Supervisor:
             self._ended = anyio.Event()
         await self._ended.wait()
 
-    def _logs(self, job: Job) -> tuple[str, str]:
-        """Paths of a job's stdout and stderr. Where nobody keeps them it is one file, in the order of the writes."""
-        if self._results is not None:
-            folder = self._folder_of(job.id)
-            return f"{folder}/stdout", f"{folder}/stderr"
-        if not self._free_logs:
-            self._made_logs += 1
-            self._free_logs.append(f"{self._run_folder().path}/log-{self._made_logs}")
-        path = self._free_logs.pop()
-        return path, path
-
-    def _folder_of(self, job_id: str) -> str:
-        """The job's folder of results, made where it is not there."""
-        folder = f"{self._results}/{folder_name(job_id)}"
-        try:
-            os.mkdir(folder)
-        except FileExistsError:
-            pass
-        except FileNotFoundError:
-            os.makedirs(folder, exist_ok=True)
-        return folder
-
     def _stdio(self, job: Job, timing: Timing) -> Stdio:
         watcher = self._watcher
 
@@ -369,34 +345,9 @@ class Supervisor:
         self, job: Job, outcome: Outcome, timing: Timing, send: MemoryObjectSendStream[report.Result]
     ) -> None:
         result = timing.result(job, outcome)
-        if self._results is not None:
-            self._write(result)
+        self._results.write(result)
         await self._watcher.finished(result)
-        if self._results is None and result.ok and timing.stdout:
-            # a good job's log has been shown: the next job writes over it, which spares the disk a file per job
-            self._free_logs.append(timing.stdout)
-            result = result.replace(stdout=None, stderr=None)
         try:
-            send.send_nowait(result)
+            send.send_nowait(self._results.shown(result))
         except anyio.BrokenResourceError:
             pass  # nobody listens any more
-
-    def _write(self, result: report.Result) -> None:
-        """result.json, whole or not at all. Written in place of a thread's: it is small, and there may be thousands."""
-        import json
-
-        from guntainer.report_text import json_object
-
-        new = ""
-        try:
-            path = f"{self._folder_of(result.id)}/result.json"
-            new = f"{path}.new"
-            with open(new, "w", encoding="utf-8") as file:
-                file.write(json.dumps(json_object(result)) + "\n")
-            os.replace(new, path)
-        except OSError as error:
-            try:
-                os.unlink(new)
-            except OSError:
-                pass
-            self._note(f"results can not be written: {errors.describe_oserror(error)}")

@@ -33,11 +33,16 @@ STOREYS = [
         "idmap",
         "offloading",
         "planner",
+        "failures",
         "faults",
+        "processes",
         "stopping",
+        "deaf",
         "rootfs",
         "naming",
         "runfolder",
+        "skeleton",
+        "space",
         "seccomp",
         "archive",
         "store",
@@ -58,6 +63,9 @@ STOREYS = [
         "nonblocking",
         "rawmode",
         "terminal",
+        "handover",
+        "waiting",
+        "results",
         "container",
         "preparation",
         "pack",
@@ -123,6 +131,16 @@ def test_imports_go_down(path: Path) -> None:
 
 def test_every_room_has_a_storey() -> None:
     assert {room(name_of(p)) for p in modules()} - {""} <= set(LEVEL)
+
+
+def test_every_room_is_on_the_map() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    rows = "".join(line for line in text.splitlines() if line.startswith("| `"))
+    listed = {word.rstrip("/") for word in rows.split("`")[1::2]}
+    assert set(LEVEL) - {"__main__", "__init__"} <= listed
+    assert {word for word in listed if (PACKAGE / word).is_dir() or (PACKAGE / f"{word}.py").exists()} >= set(LEVEL) - {
+        "__main__"
+    }
 
 
 def test_no_cycles() -> None:

@@ -68,10 +68,8 @@ class Cgroup:
                 self.notes.append(error.message)
 
     def _set(self, setting: Setting) -> None:
-        for name, text in zip(setting.files, setting.texts, strict=True):
-            if self._write(name, text, setting):
-                return
-        if setting.required:
+        written = [self._write(*one, setting) for one in zip(setting.files, setting.texts, strict=True)]
+        if setting.required and not any(written):
             raise errors.HostError(
                 f"no limit of {setting.option}: this kernel has no {' or '.join(setting.files)}",
                 hint="leave it out, or use --limits best-effort",
@@ -86,6 +84,8 @@ class Cgroup:
         try:
             os.write(fd, text.encode())
         except OSError as error:
+            if name == "cpuset.cpus":
+                self._check_cpus(text)
             raise errors.HostError(
                 f"no limit of {setting.option}: the kernel refuses {text!r} for {name}: {error.strerror}"
             ) from None
@@ -97,10 +97,17 @@ class Cgroup:
         return True
 
     def _check_cpus(self, wanted: str) -> None:
-        """The kernel takes any processor, and what is not there, or not given to us, it leaves out."""
-        given = "".join(host.words(f"{self.path}/cpuset.cpus.effective"))
-        if given != wanted:
-            raise errors.HostError(f"no limit of cpuset-cpus: of {wanted}, only {given or 'none'} can be had here")
+        """What is not given to us the kernel leaves out; where nothing is left it takes all, and a number too high it refuses."""
+        from guntainer.jobs.limits import processors, spans
+
+        given = "".join(host.words(f"{os.path.dirname(self.path)}/cpuset.cpus.effective"))
+        absent = processors(wanted) - (processors(given) if given else set())
+        if absent:
+            raise errors.HostError(
+                f"no limit of cpuset-cpus: processor{'s'[: len(absent) > 1]} {spans(absent)} can not be had here "
+                f"(can be had: {given or 'none'})",
+                hint="ask for those, or use --limits best-effort",
+            )
 
     # -- while it lives
 

@@ -32,9 +32,10 @@ def entry() -> NoReturn:
     import gc
     import os
 
-    from guntainer import interrupts
+    from guntainer import descriptors, interrupts
 
     _fill_standard_descriptors()
+    descriptors.make_room(sys.argv)
     gc.set_threshold(50_000, 20, 20)
     interrupts.install()
     os._exit(main())

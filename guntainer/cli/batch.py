@@ -310,7 +310,7 @@ class _Batch:
                 if unpacking is not None:
                     unpacking.close()
                 output.closing(report)
-                output.say("\n" + table(report, colour=output.colour))
+                output.say("\n" + table(report, colour=output.colour, told=output.told))
             try:
                 if self._args.json == "-":
                     from guntainer.report_text import json_lines

@@ -26,6 +26,7 @@ def whole_parser() -> Parser:
             one.add_argument("rootfs", metavar="ROOTFS")
             one.add_argument("command", metavar="FILE", nargs="*")
         _complete_files(one)
+        _complete_values(one)
         verbs.add_parser(name, help=what, parents=[one], add_help=False, conflict_handler="resolve")
     return whole
 
@@ -48,6 +49,31 @@ def _complete_files(parser: argparse.ArgumentParser) -> None:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
         elif action.metavar in _FOLDERS:
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+
+
+def _complete_values(parser: argparse.ArgumentParser) -> None:
+    """The usual values of options that take others as well, or have their own words for a mistake: choices, for shtab alone."""
+    from guntainer import capabilities
+    from guntainer.jobs import model, values
+    from guntainer.jobs.limits import MODES
+
+    names = ("ALL", *(name.removeprefix("CAP_") for name in capabilities.KNOWN))
+    known = {
+        "network": model.NETWORKS,
+        "limits": MODES,
+        "scratch": ("disk", "memory"),
+        "cap_add": names,
+        "cap_drop": names,
+        "security_opt": ("no-new-privileges", "seccomp=unconfined", "unmask=ALL"),
+        "stop_signal": tuple(name.removeprefix("SIG") for name in values.signal_names().values()),
+    }
+    for action in parser._actions:
+        if action.choices is None:
+            action.choices = known.get(action.dest)
+        if isinstance(action.metavar, str):
+            action.metavar = action.metavar.replace(
+                ":", r"\:"
+            )  # else the rest of it is the action: zshcompsys(1), _arguments
 
 
 def parser() -> Parser:

@@ -10,6 +10,7 @@ from guntainer.cli import show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, NoReturn
 
     from guntainer.cli.options import Option, Options
@@ -45,26 +46,58 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, words: list[str]) -> argparse.Namespace:
         """Parse; an unknown option is named, with the nearest known one."""
+        if self._subparsers is None:
+            self._check(words)
         args, rest = self.parse_known_args(words)
         if rest:
             self.error(self._unknown(rest[0]))
         return args
 
+    def _check(self, words: list[str]) -> None:
+        """Two mistakes that argparse has no good words for: a flag with a value, and an unknown one among flags run together."""
+        table = self._option_string_actions
+        at = 0
+        while at < len(words) and words[at] != "--":
+            word = words[at]
+            at += _width(table, word)
+            name, equals, value = word.partition("=")
+            if word.startswith("--"):
+                action = table.get(name)
+                if equals and action is not None and action.nargs == 0:
+                    self.error(f"{name} takes no value, got {value!r}")
+            elif word.startswith("-") and "-" + word[1:2] in table:
+                letter = next(_unknown_letters(table, word), "")
+                if letter:
+                    self.error(f"{word}: {self._unknown(f'-{letter}')}")
+
     def _unknown(self, word: str) -> str:
+        name = word.partition("=")[0]
+        if not word.startswith("-"):
+            return f"unknown argument {name!r}"
+        from guntainer.cli import habits, run_options
+
+        told = f"unknown option {name!r}"
+        ours = [one for option in run_options.OPTIONS for one in option.names]
+        # -net for --net, and flags run together, of which the first is unknown
+        for meant in (name,) if name.startswith("--") or len(name) == 2 else (f"-{name}", name[:2]):
+            habit = habits.instead(self.prog, meant, ours)
+            if habit:
+                return f"{told}: {habit}"
         import difflib
 
-        name = word.partition("=")[0]
-        if name in _LATER:
-            return f"{name} is not supported by this version yet"
-        near = difflib.get_close_matches(
-            name, [one for one in self._option_string_actions if len(one) > 2], n=1, cutoff=0.7
-        )
-        kind = "option" if word.startswith("-") else "argument"
-        return f"unknown {kind} {name!r}" + (f", did you mean {near[0]}?" if near else "")
+        known = [one for one in self._option_string_actions if len(one) > 2]
+        near = difflib.get_close_matches(name if name.startswith("--") else f"-{name}", known, n=1, cutoff=0.7)
+        return told + (f", did you mean {near[0]}?" if near else "")
 
 
-_LATER = ("-d", "--detach", "--device", "--entrypoint", "--platform", "--pull")
-"""Options of docker and podman that users try here: better told than guessed at."""
+def _unknown_letters(table: dict[str, argparse.Action], word: str) -> Iterator[str]:
+    """The letters of `-itd` that are no flags, up to the first that takes what follows as its value."""
+    for letter in word[1:]:
+        action = table.get(f"-{letter}")
+        if action is None:
+            yield letter
+        elif action.nargs != 0:
+            return
 
 
 def build(table: tuple[Option, ...], **settings: Any) -> Parser:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from guntainer import space
 from guntainer.cli import write
 
 TYPE_CHECKING = False
@@ -73,13 +72,14 @@ def watcher(shown: Output, log: Log, unpacking: Unpacking | None) -> Watcher:
         async def finished(self, result: Result) -> None:
             if unpacking is not None:
                 unpacking.over(result.rootfs)
-            if not result.ok and result.stdout and not self._full:
+            told = any(text.startswith("no space left") for text in result.notes)
+            if not result.ok and result.stdout and not self._full and not told:
                 self._look_for_room(result.stdout)
             await shown.finished(result)
 
         def _look_for_room(self, path: str) -> None:
             """A job whose log is its own stdout was told ENOSPC; the user is told here, once."""
-            place = _full_file_system(path)
+            place = space.full(path)
             if place:
                 self._full = True
                 log.warning(f"{place}: no space left on this file system; logs of jobs that failed may be cut")
@@ -92,15 +92,3 @@ def watcher(shown: Output, log: Log, unpacking: Unpacking | None) -> Watcher:
             log.warning(text)
 
     return Shown()
-
-
-def _full_file_system(path: str) -> str:
-    """Where the file system of `path` is mounted, when it has no free block; else ""."""
-    try:
-        if os.statvfs(path).f_bavail:
-            return ""
-    except OSError:
-        return ""
-    while not os.path.ismount(path):
-        path = os.path.dirname(path)
-    return path

@@ -10,7 +10,7 @@ import marshal
 import os
 import select
 
-from guntainer import errors, interrupts, refusals, runfolder, stopping
+from guntainer import errors, interrupts, processes, refusals, runfolder
 from guntainer.doctor import distribution, storage
 from guntainer.doctor.finding import MISSING, Finding, missing
 from guntainer.kernel import abi, syscalls
@@ -186,7 +186,7 @@ def _answer(reader: int, bound_s: float) -> bytes | None:
 def _end_all_below() -> None:
     """Everything that this process has started, daemons as well: they are its children, since it is a subreaper."""
     for _ in range(_ROUNDS):
-        _kill(stopping.descendants(os.getpid()))
+        _kill(processes.descendants(os.getpid()))
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -205,7 +205,7 @@ def _kill(pids: Iterable[int]) -> None:
 
 def _end(pid: int) -> None:
     """The child is not waited for in vain: one that sleeps in the kernel, on a dead NFS server say, stays as it is."""
-    _kill([*stopping.descendants(pid), pid])
+    _kill([*processes.descendants(pid), pid])
     for _ in range(_ROUNDS):
         if os.waitpid(pid, os.WNOHANG)[0]:
             return

@@ -61,14 +61,20 @@ def either(around: Circumstances) -> Finding:
 
 
 def _tool(name: str, around: Circumstances) -> Finding:
-    from guntainer.network import tools
+    from guntainer.network import tools, versions
 
     tool = next((one for one in tools.find() if one.name == name), None)
     if tool is None:
         return missing("not in PATH", around.system.install(name))
-    version = tool.version()
-    # as it says it, without the copyright that some add, and without saying the name twice
-    described = f"{tool.path}, {version.removeprefix(name).strip() or version}"
+    newer = f"# try a newer one: {around.system.install(name).removeprefix('# ')}"
+    behind = next((one for one in BEHIND if around.findings[one].status == MISSING), "")
+    try:
+        told = versions.judge(name, tool.path, tools.options(tool))
+    except OSError as error:
+        return missing(f"{tool.path}: {error.strerror}", *([] if behind else [newer]), because=behind)
+    if told.fault:
+        return missing(f"{tool.path}: {told.fault}", newer)
+    described = f"{tool.path}, {told.version}"
     if around.findings["tun"].status != OK:
         return missing(f"{described}: it can not be used without {_TUN}", because="tun")
     try:
@@ -77,10 +83,7 @@ def _tool(name: str, around: Circumstances) -> Finding:
     except (errors.HostError, OSError) as error:
         said = error.message if isinstance(error, errors.HostError) else errors.describe_oserror(error)
     if said:
-        behind = next((one for one in BEHIND if around.findings[one].status == MISSING), "")
-        if behind:
-            return missing(f"{described}: {said}", because=behind)
-        return missing(f"{described}: {said}", f"# try a newer one: {around.system.install(name).removeprefix('# ')}")
+        return missing(f"{described}: {said}", *([] if behind else [newer]), because=behind)
     return ok(described)
 
 

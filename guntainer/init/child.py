@@ -13,7 +13,7 @@ import errno
 import marshal
 import os
 
-from guntainer.init import ops, reaper
+from guntainer.init import AS_INIT, AS_SUBREAPER, FAULTS, INIT, OUR_INITS, ops
 from guntainer.kernel import abi
 from guntainer.kernel.program import ATTEMPTS, TEXT_BYTES, Pointer, Program
 
@@ -52,23 +52,23 @@ def compile_plan(plan: tuple[Any, ...], ignored: tuple[int, ...], *, step: int =
             program.step = step + number
         if filtered and number == len(operations) - 1:
             # nothing but the exec comes after a filter
-            _tidy(program, ignored, close=init not in reaper.KINDS)
+            _tidy(program, ignored, close=init not in OUR_INITS)
         arguments = _seal_arguments(init) if operation[0] == "seal" else operation[1:]
-        ops.OPERATIONS[operation[0]][0](program, *arguments)
+        ops.OPERATIONS[operation[0]](program, *arguments)
     program.step = step + len(operations)
     if not filtered:
         if not checked:
             _refuse_magic_links(program, candidates(argv[0], environment))
-        _tidy(program, ignored, close=init not in reaper.KINDS)
-    if init not in reaper.KINDS:
+        _tidy(program, ignored, close=init not in OUR_INITS)
+    if init not in OUR_INITS:
         _exec(program, argv, environment, init)
     program.finish()
     return program
 
 
 def _seal_arguments(init: str) -> tuple[Any, ...]:
-    """See `ops.seal`: what stays open depends on the init."""
-    return (int(init),) if init.isdecimal() else (-1, init == reaper.AS_SUBREAPER)
+    """See `process.seal`: what stays open depends on the init."""
+    return (int(init),) if init.isdecimal() else (-1, init == AS_SUBREAPER)
 
 
 def _refuse_magic_links(program: Program, places: list[str]) -> None:
@@ -125,7 +125,7 @@ def _exec(program: Program, argv: tuple[str, ...], environment: dict[str, str], 
     program.here(found)
     if init:
         words = program.pointers(tuple(os.fsencode(word) for word in ("init", "--", *argv)))
-        program.call("execveat", ops.INIT, "", words, variables, abi.AT_EMPTY_PATH)
+        program.call("execveat", INIT, "", words, variables, abi.AT_EMPTY_PATH)
 
 
 def candidates(name: str, environment: dict[str, str]) -> list[str]:
@@ -160,7 +160,7 @@ class Launches:
         """Clone, and let the child live the plan that `data` is the marshalled form of.
 
         Args:
-            fds: what the plan's indexes from ops.FIRST on stand for.
+            fds: what the plan's indexes from FIRST on stand for.
 
         Returns:
             (pid, pidfd, a descriptor of its mount namespace); the last one is -1 where there is a pid namespace, which
@@ -185,7 +185,7 @@ class Launches:
         program = next((one for one in programs if not one.busy), None) if programs else None
         if program is None:
             plan = marshal.loads(data)
-            if plan[4] in reaper.KINDS:
+            if plan[4] in OUR_INITS:
                 return self._with_reaper(plan, fds, launch_id)
             program = compile_plan(plan, self._ignored)
             self._remember(data, program)
@@ -211,12 +211,14 @@ class Launches:
 
         Without a pid namespace it waits until its mount namespace has been looked at, which it can not be any more later.
         """
+        from guntainer.init import reaper  # most have none
+
         setup = compile_plan(plan, self._ignored)
         command = compile_plan((0, (), *plan[2:4], ""), (), step=len(plan[1]))
         setup.prepare(launch_id, self._fault_fd, [*self._life, *fds])
-        command.prepare(launch_id, ops.FAULTS, [])
+        command.prepare(launch_id, FAULTS, [])
         flags, exit_signal = (plan[0] | abi.CLONE_PARENT, 0) if self._parent else (plan[0], int(_signal.SIGCHLD))
-        proc = -1 if plan[4] == reaper.AS_INIT else os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        proc = -1 if plan[4] == AS_INIT else os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         waiting, looked = os.pipe2(os.O_CLOEXEC)
         try:
             pid, pidfd = _mapped(setup, lambda: setup.clone(flags, exit_signal=exit_signal))
@@ -225,9 +227,9 @@ class Launches:
                     os.close(looked)
                     os.read(waiting, 1)
                     if proc >= 0:
-                        os.dup2(proc, ops.INIT, inheritable=False)
+                        os.dup2(proc, INIT, inheritable=False)
                     setup.interpret()
-                    reaper.run(command.interpret, ops.INIT if proc >= 0 else -1)
+                    reaper.run(command.interpret, INIT if proc >= 0 else -1)
                 finally:
                     os._exit(125)
             return pid, pidfd, -1 if proc < 0 else _mount_namespace(pid)
@@ -247,7 +249,7 @@ def _mapped(program: Program, launch: Callable[[], tuple[int, int]]) -> tuple[in
         program.prepare_gate(read_end, write_end)
         pid, pidfd = launch()
         if pid:
-            _map(pid, program.maps, write_end)
+            _map(program, pid, pidfd, write_end)
         return pid, pidfd
     finally:
         if pid:  # the clone itself comes by here as well, where it has memory of its own, and has yet to wait
@@ -255,17 +257,20 @@ def _mapped(program: Program, launch: Callable[[], tuple[int, int]]) -> tuple[in
             os.close(write_end)
 
 
-def _map(pid: int, maps: tuple[str, str], gate: int) -> None:
+def _map(program: Program, pid: int, pidfd: int, gate: int) -> None:
+    assert program.maps is not None
     try:
-        for name, text in zip(("uid_map", "gid_map"), maps, strict=True):
+        for name, text in zip(("uid_map", "gid_map"), program.maps, strict=True):
             file = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
             try:
                 os.write(file, text.encode())
             finally:
                 os.close(file)
         os.write(gate, b"m")
-    except OSError:
-        os.kill(pid, _signal.SIGKILL)  # without ids it could only fail, and could not say at what
+    except OSError as error:
+        # without ids it could only fail, and could not say at what
+        program.refuse_maps(error.errno or 0)
+        _signal.pidfd_send_signal(pidfd, _signal.SIGKILL)
 
 
 def _mount_namespace(pid: int) -> int:

@@ -15,17 +15,12 @@ from __future__ import annotations
 import os
 import struct
 
+from guntainer.init import NETWORK_NAMESPACE, ROUTES, STDIN_ASIDE, USER_NAMESPACE
 from guntainer.kernel import abi
 from guntainer.kernel.program import Program
 
 DEVICE = "eth0"
 _INDEX = 100  # of the device; lower ones may be taken by tunnels that the kernel makes in each namespace
-
-# Descriptors at fixed numbers, see `ops`; all close-on-exec.
-_STDIN = 195
-_NETWORK = 196
-_USER = 197
-_ROUTES = 198
 
 _PORTS_FOR_ALL = ("net/ipv4/ip_unprivileged_port_start", "0")
 _LOOPBACKS = ((abi.AF_INET, bytes((127, 0, 0, 0)), 8), (abi.AF_INET6, bytes(15) + b"\1", 128))
@@ -48,9 +43,10 @@ def offer(program: Program, channel: int, ping_groups: tuple[int, int]) -> None:
         program.call("write", fd, text, len(text), ignore=True)
     # What shares our memory between clone and exec may have closed this to others of the same user: prctl(2).
     program.call("prctl", abi.PR_SET_DUMPABLE, 1, 0, 0, 0)
-    _open(program, "/proc/self/ns/net", os.O_RDONLY, at=_NETWORK)
-    _open(program, "/proc/self/ns/user", os.O_RDONLY, at=_USER)
-    program.call_with_fd("sendmsg", 0, channel, program.rights_message(_NETWORK, _USER), abi.MSG_NOSIGNAL)
+    _open(program, "/proc/self/ns/net", os.O_RDONLY, at=NETWORK_NAMESPACE)
+    _open(program, "/proc/self/ns/user", os.O_RDONLY, at=USER_NAMESPACE)
+    namespaces = program.rights_message(NETWORK_NAMESPACE, USER_NAMESPACE)
+    program.call_with_fd("sendmsg", 0, channel, namespaces, abi.MSG_NOSIGNAL)
 
 
 def _device(program: Program) -> None:
@@ -59,15 +55,15 @@ def _device(program: Program) -> None:
     The descriptor must have a known number, or it could not be closed: what is opened after 0 was closed is 0.
     """
     request = struct.pack("16sH22x", DEVICE.encode(), abi.IFF_TAP | abi.IFF_NO_PI)
-    program.call("dup3", 0, _STDIN, os.O_CLOEXEC, ignore=True)  # it may be closed
+    program.call("dup3", 0, STDIN_ASIDE, os.O_CLOEXEC, ignore=True)  # it may be closed
     program.call("close", 0, ignore=True)
     program.call("openat", abi.AT_FDCWD, "/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     program.call("ioctl", 0, abi.TUNSETIFINDEX, program.data(struct.pack("I", _INDEX)))
     program.call("ioctl", 0, abi.TUNSETIFF, program.data(request))
     program.call("ioctl", 0, abi.TUNSETPERSIST, 1)
     program.call("close", 0)
-    program.call("dup3", _STDIN, 0, 0, ignore=True)
-    program.call("close", _STDIN, ignore=True)
+    program.call("dup3", STDIN_ASIDE, 0, 0, ignore=True)
+    program.call("close", STDIN_ASIDE, ignore=True)
 
 
 def wait(program: Program, channel: int) -> None:
@@ -78,7 +74,7 @@ def wait(program: Program, channel: int) -> None:
     program.call_with_fd("read", 0, channel, program.data(bytes(8), shared=False), 1)
     program.call_with_fd("sendto", 0, channel, b"m", 1, abi.MSG_NOSIGNAL, 0, 0)
     sock = program.call("socket", abi.AF_NETLINK, abi.SOCK_RAW | os.O_CLOEXEC, 0)
-    program.call("dup3", sock, _ROUTES, os.O_CLOEXEC)
+    program.call("dup3", sock, ROUTES, os.O_CLOEXEC)
     for family, address, bits in _LOOPBACKS:
         _local_route(program, family, address, bits)
 
@@ -98,9 +94,9 @@ def _local_route(program: Program, family: int, address: bytes, bits: int) -> No
         route += struct.pack("HH", 4 + len(value), kind) + value
     head = struct.pack("IHHII", 16 + len(route), abi.RTM_NEWROUTE, abi.NLM_F_REQUEST | abi.NLM_F_CREATE, 1, 0)
     message = head + route
-    program.call("sendto", _ROUTES, program.data(message), len(message), 0, 0, 0)
+    program.call("sendto", ROUTES, program.data(message), len(message), 0, 0, 0)
     done = program.label()
-    program.call("recvfrom", _ROUTES, program.data(bytes(64), shared=False), 64, abi.MSG_DONTWAIT, 0, 0, on_error=done)
+    program.call("recvfrom", ROUTES, program.data(bytes(64), shared=False), 64, abi.MSG_DONTWAIT, 0, 0, on_error=done)
     if family == abi.AF_INET:
         program.call("prctl", -1, 0, 0, 0, 0)  # fails: tells the record
     program.here(done)

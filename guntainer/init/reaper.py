@@ -14,6 +14,7 @@ from __future__ import annotations
 import _signal
 import os
 
+from guntainer.init import SUPERVISOR_DIED
 from guntainer.kernel import abi, syscalls
 
 TYPE_CHECKING = False
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-AS_INIT, AS_SUBREAPER = "reaper", "subreaper"
-KINDS = (AS_INIT, AS_SUBREAPER)
-"""A plan's init: as pid 1 of a pid namespace, or without one."""
-SUPERVISOR_DIED = int(_signal.SIGRTMAX)
-"""The parent-death signal of the one without a pid namespace: it has to end others before itself."""
 _NOT_FORWARDED = (_signal.SIGCHLD, _signal.SIGKILL, _signal.SIGSTOP, _signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE)
 _KILL = 9
 _LOOK_AGAIN_S = 0.005

@@ -37,7 +37,7 @@ class Trial:
     def operation(self, name: str, *arguments: Any) -> None:
         """A plan's operation, see `ops`."""
         self._step(name)
-        ops.OPERATIONS[name][0](self._program, *arguments)
+        ops.OPERATIONS[name](self._program, *arguments)
 
     def call(self, name: str, *arguments: Argument, step: str = "") -> Result:
         """A system call; `step` is what it is called where it fails."""

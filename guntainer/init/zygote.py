@@ -1,7 +1,8 @@
 """The fork helper's loop: one message in, one clone3, one message out.
 
 A fresh interpreter with one thread for ever and next to nothing loaded, because the cost of a clone follows what its
-caller has mapped. It keeps no state between messages and ends when its socket does.
+caller has mapped. It keeps nothing between messages but programs for the next launch, and a descriptor of each container that
+may still live: when its socket ends, so do they, and it itself.
 
 Messages are marshal on a SOCK_SEQPACKET socket, so a message is whole or not there:
     in:  (launch id, marshalled plan or None), fds; a plan too large for a datagram comes as a memfd, the first descriptor
@@ -19,11 +20,12 @@ import marshal
 import os
 import struct
 
-from guntainer.init import child
+from guntainer.init import child, guard
 from guntainer.kernel import abi, syscalls
 
 MESSAGE_LIMIT = 64 * 1024
 FDS_LIMIT = 16
+_DIED = _signal.SIGUSR1
 
 
 def receive(sock: _socket.socket) -> tuple[bytes, list[int]]:
@@ -35,8 +37,8 @@ def receive(sock: _socket.socket) -> tuple[bytes, list[int]]:
     return data, fds
 
 
-def serve(sock: _socket.socket, launches: child.Launches) -> None:
-    """Launch until the supervisor closes its end."""
+def serve(sock: _socket.socket, launches: child.Launches, living: guard.Living) -> None:
+    """Launch until the supervisor closes its end, or is gone."""
     while True:
         data, fds = receive(sock)
         if not data:
@@ -47,7 +49,7 @@ def serve(sock: _socket.socket, launches: child.Launches) -> None:
             with open(large, "rb") as file:
                 plan = file.read()
         try:
-            pid, pidfd, mounts = launches.launch(plan, fds, launch_id)
+            pid, pidfd, mounts = _launch(launches, living, plan, fds, launch_id)
         except OSError as error:
             sock.send(marshal.dumps((launch_id, 0, error.errno, error.filename or "")))
         except Exception:
@@ -56,10 +58,24 @@ def serve(sock: _socket.socket, launches: child.Launches) -> None:
         else:
             handed = [pidfd, mounts] if mounts >= 0 else [pidfd]
             rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(handed)}i", *handed))
+            if mounts >= 0:
+                fds += handed  # its init ends what it has started, and then itself: see `reaper`
+            else:
+                living.add(pidfd)
             sock.sendmsg([marshal.dumps((launch_id, pid, 0, ""))], [rights])
-            fds += handed
         for fd in fds:
             os.close(fd)
+
+
+def _launch(
+    launches: child.Launches, living: guard.Living, plan: bytes, fds: list[int], launch_id: int
+) -> tuple[int, int, int]:
+    try:
+        return launches.launch(plan, fds, launch_id)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or not living.forget_the_dead():
+            raise
+        return launches.launch(plan, fds, launch_id)
 
 
 def main(socket_fd: int, fault_fd: int, life_fd: int, user_fd: int) -> None:
@@ -68,11 +84,13 @@ def main(socket_fd: int, fault_fd: int, life_fd: int, user_fd: int) -> None:
     Args:
         user_fd: the user namespace in which all containers are, -1 where each has its own.
     """
+    os.closerange(
+        max(socket_fd, fault_fd, life_fd, user_fd) + 1, 1 << 30
+    )  # what the supervisor's own caller has left open
     syscalls.join_session_keyring()
     if user_fd >= 0:
         syscalls.setns(user_fd, abi.CLONE_NEWUSER)
         os.close(user_fd)
-    syscalls.prctl(abi.PR_SET_PDEATHSIG, int(_signal.SIGKILL))
     syscalls.set_process_name(b"guntainer-fork")
     # Ctrl-C reaches the whole foreground group: the supervisor decides, this process goes with it. Blocked rather than
     # ignored, because what is ignored stays so in the command.
@@ -81,13 +99,19 @@ def main(socket_fd: int, fault_fd: int, life_fd: int, user_fd: int) -> None:
     blocked = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGPIPE)
     _signal.pthread_sigmask(_signal.SIG_BLOCK, blocked)
     sock = _socket.socket(fileno=socket_fd)
+    # The socket's end tells that the supervisor is gone, unless a fork of it lives on and has a copy. The signal ends the
+    # reading then, between two launches and not in the middle of one.
+    _signal.signal(_DIED, lambda *_: sock.shutdown(_socket.SHUT_RD))
+    syscalls.prctl(abi.PR_SET_PDEATHSIG, int(_DIED))
     launches = child.Launches(fault_fd, (life_fd, -1), parent=True)
+    living = guard.Living()
     gc.collect()
     gc.freeze()
     gc.disable()
     try:
-        serve(sock, launches)
+        serve(sock, launches, living)
     except OSError:
         pass  # the supervisor is gone
     finally:
+        living.kill()
         os._exit(0)

@@ -1,7 +1,6 @@
-"""The keys of a job: which there are, and how each is read. Pure.
+"""The keys of a job: which there are, and what each is read as. Pure.
 
-A reader takes a value as the file has it and returns what the Job wants, or raises UsageError. Readers of lists and
-tables tell of each bad item by themselves and return the good ones.
+A reader takes a value as the file has it and returns what the Job wants, or raises UsageError: see `reading`.
 """
 
 from __future__ import annotations
@@ -10,8 +9,20 @@ from guntainer import capabilities, errors
 from guntainer.jobs import limits, network, security
 from guntainer.jobs.matrix import scalar_text
 from guntainer.jobs.model import EMULATIONS, Mount, Port, Source
-from guntainer.jobs.parse import is_text, meaning
-from guntainer.jobs.problems import Given, Problems
+from guntainer.jobs.parse import meaning
+from guntainer.jobs.problems import Given
+from guntainer.jobs.reading import (
+    Context,
+    count,
+    flag,
+    items,
+    kind_of,
+    number,
+    number_or_text,
+    open_table,
+    scalar,
+    text,
+)
 from guntainer.jobs.values import (
     check_env_name,
     check_hostname,
@@ -29,109 +40,20 @@ from guntainer.jobs.values import (
     parse_volume,
     quoted,
 )
-from guntainer.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from guntainer.jobs.problems import Path
 
-    Reader = Callable[[Given, "Context"], object]
+    Reader = Callable[[Given, Context], object]
 
 LATER = ("artifacts", "needs", "if", "retry", "allow-failure")
 """Keys that the format has, and this version does not."""
-_MEANT = {"publish": "ports", "add-host": "add-hosts", "ulimit": "ulimits", "volume": "volumes", "mount": "volumes"}
-"""Options of `run` and docker → the key for it, where it has another name."""
-_OF_THE_BATCH = ("userns",)
-"""Options of `run` that hold for a whole batch."""
 _SHELL = ("/bin/sh", "-e", "-c")
 _SHA256_DIGITS = 64
 _LATER_SOURCES = ("docker:", "oci:", "http:", "https:")
-
-
-class Context(Value):
-    """What reading a job needs to know besides the job."""
-
-    base: str
-    """The job file's folder: absolute."""
-    sources: dict[str, Source | None]
-    """[rootfs.NAME]; None for one that is there but wrong, which is told elsewhere."""
-    problems: Problems
-
-
-def open_table(given: Given, known: Iterable[str], problems: Problems, later: tuple[str, ...] = ()) -> dict[str, Given]:
-    """The entries of a table under their kebab-case names; everything that does not belong there is told."""
-    if not isinstance(given.value, dict):
-        problems.add(given.path, f"expected a table, got {kind_of(given.value)}")
-        return {}
-    found: dict[str, Given] = {}
-    for key, value in given.value.items():
-        name, path = key.replace("_", "-"), (*given.path, key)
-        if name in later:
-            problems.add(path, "not supported by this version yet")
-        elif name not in known:
-            problems.add(path, f"unknown key{_instead(name, known)}")
-        elif name in found:
-            problems.add(path, f"this key is there twice, as {quoted(str(found[name].path[-1]))} too")
-        else:
-            found[name] = Given(value=value, path=path)
-    return found
-
-
-def _instead(name: str, known: Iterable[str]) -> str:
-    """What somebody may have meant by a key that is none, for a message; else an empty text."""
-    if "rootfs" in known and name in _OF_THE_BATCH:
-        return f": an option of the whole batch: guntainer batch --{name}"
-    meant = _MEANT.get(name, "")
-    return f" (did you mean {quoted(meant)}?)" if meant in known else near(name, known)
-
-
-def kind_of(value: object) -> str:
-    """What a value is, for a message."""
-    value = meaning(value)
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return f"the number {value}"
-    if isinstance(value, str):
-        return f"the text {quoted(value)}"
-    return "a list" if isinstance(value, list) else "a table" if isinstance(value, dict) else "a date"
-
-
-def text(given: Given) -> str:
-    """A text that is not empty."""
-    if not is_text(given.value):
-        hint = ": put it into quotes" if scalar_text(given.value) is not None else ""
-        raise errors.UsageError(f"expected a text, got {kind_of(given.value)}{hint}")
-    if not given.value:
-        raise errors.UsageError("expected a text, got an empty one")
-    return check_text(str(given.value))
-
-
-def number_or_text(given: Given) -> str | int | float:
-    value = given.value
-    if isinstance(value, str) and scalar_text(value) is not None:
-        return str(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise errors.UsageError(f"expected a number or a text, got {kind_of(value)}")
-
-
-def flag(given: Given) -> bool:
-    value = meaning(given.value)
-    if not isinstance(value, bool):
-        raise errors.UsageError(f"expected true or false, got {kind_of(value)}")
-    return value
-
-
-def count(given: Given) -> int:
-    value = meaning(given.value)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise errors.UsageError(f"expected a whole number of at least 1, got {kind_of(value)}")
-    return value
 
 
 def _duration(given: Given, _context: Context) -> float:
@@ -153,20 +75,6 @@ def _user(given: Given, _context: Context) -> str:
     return check_user(str(number_or_text(given)))
 
 
-def _items(given: Given, context: Context, expected: str, read: Callable[[Given], object]) -> list[tuple[Path, object]]:
-    """What `read` makes of each item of a list; a bad item is told and left out."""
-    if not isinstance(given.value, list):
-        raise errors.UsageError(f"expected a list{expected}, got {kind_of(given.value)}")
-    found: list[tuple[Path, object]] = []
-    for index, item in enumerate(given.value):
-        here = Given(value=item, path=(*given.path, index))
-        try:
-            found.append((here.path, read(here)))
-        except errors.UsageError as error:
-            context.problems.add(here.path, error.message)
-    return found
-
-
 def _argument(given: Given) -> str:
     return "" if given.value == "" else text(given)
 
@@ -176,10 +84,10 @@ def _command(given: Given, context: Context) -> tuple[str, ...]:
         raise errors.UsageError(
             f'expected a list such as ["/bin/true"], got {kind_of(given.value)}: a text goes to run'
         )
-    items = tuple(str(item) for _, item in _items(given, context, ' such as ["/bin/true"]', _argument))
-    if not given.value or (items and not items[0]):
+    words = tuple(str(item) for _, item in items(given, context, ' such as ["/bin/true"]', _argument))
+    if not given.value or (words and not words[0]):
         raise errors.UsageError("the command is empty")
-    return items
+    return words
 
 
 def _run(given: Given, _context: Context) -> tuple[str, ...]:
@@ -213,40 +121,35 @@ def _volume(given: Given, context: Context) -> Mount:
 
 
 def _volumes(given: Given, context: Context) -> list[tuple[Path, object]]:
-    return _items(given, context, ' such as [".:/src:ro"]', lambda item: _volume(item, context))
+    return items(given, context, ' such as [".:/src:ro"]', lambda item: _volume(item, context))
 
 
 def _tmpfs(given: Given, context: Context) -> list[tuple[Path, object]]:
-    return _items(given, context, ' such as ["/tmp:size=16m"]', lambda item: parse_tmpfs(text(item)))
+    return items(given, context, ' such as ["/tmp:size=16m"]', lambda item: parse_tmpfs(text(item)))
 
 
 def _ports(given: Given, context: Context) -> tuple[Port, ...]:
     found: list[Port] = []
-    for _, item in _items(given, context, ' such as ["8080:80"]', lambda one: network.parse_ports(str(_scalar(one)))):
+    for _, item in items(given, context, ' such as ["8080:80"]', lambda one: network.parse_ports(str(scalar(one)))):
         found += item  # type: ignore[arg-type]
     return tuple(found)
-
-
-def _scalar(given: Given) -> str | int | float:
-    """A number, or a text that is not empty."""
-    return text(given) if is_text(given.value) else number_or_text(given)
 
 
 def _dns(given: Given, context: Context) -> tuple[str, ...]:
     if given.value == network.NO_DNS:
         return (network.NO_DNS,)
     expected = f' such as ["192.0.2.1"], or "{network.NO_DNS}"'
-    found = _items(given, context, expected, lambda item: network.parse_dns((text(item),)))
+    found = items(given, context, expected, lambda item: network.parse_dns((text(item),)))
     return network.parse_dns(str(one[0]) for _, one in found)  # type: ignore[index]
 
 
 def _add_hosts(given: Given, context: Context) -> tuple[object, ...]:
-    found = _items(given, context, ' such as ["db:192.0.2.1"]', lambda item: network.parse_add_host(text(item)))
+    found = items(given, context, ' such as ["db:192.0.2.1"]', lambda item: network.parse_add_host(text(item)))
     return tuple(one for _, one in found)
 
 
 def _capabilities(given: Given, context: Context) -> tuple[object, ...]:
-    found = _items(given, context, ' such as ["NET_ADMIN"]', lambda item: capabilities.parse(text(item)))
+    found = items(given, context, ' such as ["NET_ADMIN"]', lambda item: capabilities.parse(text(item)))
     return tuple(name for _, name in found)
 
 
@@ -257,26 +160,20 @@ def _security(given: Given, context: Context) -> dict[str, object]:
         security.parse((text(item),), context.base)
         options.append(text(item))
 
-    _items(given, context, ' such as ["no-new-privileges"]', read)
+    items(given, context, ' such as ["no-new-privileges"]', read)
     return security.parse(tuple(options), context.base)
-
-
-def _number(given: Given) -> str | int | float:
-    """A number, also one with a fraction, or the text of one."""
-    value = meaning(given.value)
-    return value if isinstance(value, float) else number_or_text(given)
 
 
 def _rates(option: str) -> Reader:
     def read(given: Given, context: Context) -> list[tuple[Path, object]]:
         example = ' such as ["/dev/sda:10m"]'
-        return _items(given, context, example, lambda item: limits.device_rate(option, text(item), context.base))
+        return items(given, context, example, lambda item: limits.device_rate(option, text(item), context.base))
 
     return read
 
 
 def _ulimits(given: Given, context: Context) -> list[tuple[Path, object]]:
-    return _items(given, context, ' such as ["nofile=1024:2048"]', lambda item: limits.ulimit(text(item)))
+    return items(given, context, ' such as ["nofile=1024:2048"]', lambda item: limits.ulimit(text(item)))
 
 
 def _root_emulation(given: Given) -> str:
@@ -347,7 +244,7 @@ READERS: dict[str, Reader] = {
     "root-emulation": lambda given, _: _root_emulation(given),
     "memory": lambda given, _: limits.memory(number_or_text(given)),
     "memory-swap": lambda given, _: limits.memory_swap(number_or_text(given)),
-    "cpus": lambda given, _: limits.cpus(_number(given)),
+    "cpus": lambda given, _: limits.cpus(number(given)),
     "cpuset-cpus": lambda given, _: limits.cpuset(str(number_or_text(given))),
     "pids-limit": lambda given, _: limits.pids(number_or_text(given)),
     "blkio-weight": lambda given, _: limits.weight(number_or_text(given)),

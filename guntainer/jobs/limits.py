@@ -80,6 +80,11 @@ def cpus(value: str | float) -> float:
 
 def cpuset(text: str) -> str:
     """Processors by number: `0-3,6`; in order and without doubles, as the kernel shows them."""
+    return spans(processors(text))
+
+
+def processors(text: str) -> set[int]:
+    """`0-2,6` → {0, 1, 2, 6}."""
     chosen: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
@@ -92,7 +97,7 @@ def cpuset(text: str) -> str:
                 f'expected processors such as "0-3,6", got {quoted(text)}: {part.strip()} is no range'
             )
         chosen.update(range(low, high + 1))
-    return spans(chosen)
+    return chosen
 
 
 def spans(numbers: set[int]) -> str:

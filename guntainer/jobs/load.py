@@ -6,13 +6,13 @@ Pure: the caller reads the file and says where it lay. Nothing is looked up on t
 from __future__ import annotations
 
 from guntainer import errors
-from guntainer.jobs import fields, limits, network
-from guntainer.jobs.fields import Context, kind_of, open_table
+from guntainer.jobs import fields, limits, network, reading
 from guntainer.jobs.matrix import MAX_CELLS, Cell, Matrix, expand, fill, has_expression, is_broken, read_matrix
 from guntainer.jobs.model import Job, Limits, Mount, Source
 from guntainer.jobs.names import check_key, folder_name
 from guntainer.jobs.parse import meaning, parse
 from guntainer.jobs.problems import Given, Problems, show_path
+from guntainer.jobs.reading import Context, kind_of, open_table
 from guntainer.jobs.values import quoted
 from guntainer.spec import RESERVED_TARGETS, normal_path
 from guntainer.value import Value
@@ -156,7 +156,7 @@ class _Reading:
             try:
                 if has_expression(each.value):
                     raise errors.UsageError("an expression has a meaning only in a job")
-                found = fields.text(each)
+                found = reading.text(each)
                 read[key] = fields.location(found, self.context.base) if key == "source" else fields.sha256(each)
             except errors.UsageError as error:
                 self.problems.add(each.path, error.message)

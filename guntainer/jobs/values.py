@@ -244,7 +244,11 @@ def parse_volume(text: str, base: str) -> Mount:
         raise errors.UsageError(f'expected "SRC:DST[:ro|rw]", got {quoted(text)}')
     access = parts[2] if len(parts) == 3 else "rw"
     if access not in ("ro", "rw"):
-        raise errors.UsageError(f'expected "SRC:DST[:ro|rw]", got {quoted(text)}: the end is {quoted(access)}')
+        labels = {"z", "Z"} & set(access.split(","))  # docker's and podman's, for SELinux
+        raise errors.UsageError(
+            f'expected "SRC:DST[:ro|rw]", got {quoted(text)}: the end is {quoted(access)}',
+            hint="leave the z out: files keep their labels here" if labels else "",
+        )
     return Mount(target=check_target(parts[1]), source=host_path(parts[0], base), read_only=access == "ro")
 
 

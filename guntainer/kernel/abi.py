@@ -47,6 +47,7 @@ OPEN_TREE_CLOEXEC = 0o2000000
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 AT_FDCWD = -100
+S_IFREG = 0o100000
 MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
@@ -156,6 +157,7 @@ _BY_MACHINE = {
     "symlinkat": (266, 36),
     "faccessat": (269, 48),
     "dup3": (292, 24),
+    "ppoll": (271, 73),
     "prlimit64": (302, 261),
     "execveat": (322, 281),
     "unshare": (272, 97),

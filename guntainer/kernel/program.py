@@ -132,6 +132,7 @@ class Program:
         self._block: ctypes.Array[ctypes.c_int64] | None = None
         self.address = 0
         self.step = 0
+        self._maps_step = 0
         self._running = ctypes.c_int(0)
 
     # -- building
@@ -244,6 +245,7 @@ class Program:
     def wait_for_maps(self, uid_map: str, gid_map: str) -> None:
         """Wait until whoever has cloned has mapped the ids of the new user namespace: at a pipe, the gate."""
         self.maps = (uid_map, gid_map)
+        self._maps_step = self.step
         closed = self.call("close", 0)  # our copy of the writing end: at its end the read returns
         read = self.call("read", 0, self.data(bytes(8), shared=False), 1)
         self._gate_at = (read.call + 1, closed.call + 1)
@@ -310,6 +312,16 @@ class Program:
         for place, fd in zip(self._gate_at, (read_end, write_end), strict=True):
             self._block[place] = fd
 
+    def refuse_maps(self, number: int) -> None:
+        """Write the fault record of a clone that waits for its maps and will get none: why, as an errno."""
+        assert self._block is not None
+        self._block[1], self._block[2] = self._maps_step, -number
+        self._write_record()
+
+    def _write_record(self) -> None:
+        assert self._block is not None
+        os.write(self._block[_FAULT_FD], ctypes.string_at(self.address, RECORD_BYTES))
+
     def launch(self, flags: int, *, exit_signal: int) -> tuple[int, int]:
         """Clone this process and run the block in the clone; returns (pid, pidfd).
 
@@ -363,7 +375,7 @@ class Program:
             following = block[at + _NEXT] if result >= 0 else block[at + _ON_ERROR]
             if not following:
                 block[1], block[2] = block[at + _STEP], result
-                os.write(block[_FAULT_FD], ctypes.string_at(self.address, RECORD_BYTES))
+                self._write_record()
                 os._exit(_FAILED)
             at = (following - self.address) // WORD
 

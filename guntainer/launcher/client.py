@@ -14,7 +14,7 @@ import os
 
 import anyio
 
-from guntainer import errors, faults, stopping
+from guntainer import descriptors, errors, faults, processes, stopping
 from guntainer.launcher.spawn import Zygote, helpers, spawn
 
 TYPE_CHECKING = False
@@ -88,6 +88,7 @@ class Launcher:
         if self._zygote is None:
             self._zygote = spawn(self._namespace)
         if not self._watching:
+            descriptors.share(self._zygote.pid)  # it keeps one for each container that lives
             asyncio.get_running_loop().add_reader(self._zygote.sock.fileno(), self._answers)
             self._watching = True
         return self._zygote
@@ -201,7 +202,7 @@ class Launcher:
                 continue
             try:
                 if _is_clone(pid) or os.readlink(f"/proc/{pid}/ns/pid") != own:
-                    for below in stopping.descendants(pid):
+                    for below in processes.descendants(pid):
                         os.kill(below, stopping.KILL)
                     os.kill(pid, stopping.KILL)
                     os.waitpid(pid, 0)

@@ -17,6 +17,7 @@ from guntainer import descriptors, errors, exeseal
 from guntainer.faults import FaultPipe
 
 _SOCKET, _FAULTS, _LIFE, _USER = 3, 4, 5, 6  # the helper's descriptors
+_ABOVE = 16  # these, for what it executes
 _CODE = (
     "import sys; sys.dont_write_bytecode = True; sys.path.insert(0, {path!r}); "
     "from guntainer.init.zygote import main; main({socket}, {faults}, {life}, {user})"
@@ -74,9 +75,11 @@ def spawn(namespace: int = -1) -> Zygote:
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     user = _USER if namespace >= 0 else -1
     code = _CODE.format(path=package, socket=_SOCKET, faults=_FAULTS, life=_LIFE, user=user)
-    sources = [theirs.fileno(), faults.write_fd, life, *([namespace] if namespace >= 0 else [])]
+    places = {_SOCKET: theirs.fileno(), _FAULTS: faults.write_fd, _LIFE: life}
+    if namespace >= 0:
+        places[_USER] = namespace
     try:
-        pid = _start(["-I", "-S", "-c", code], _actions(sources))
+        pid = _start(["-I", "-S", "-c", code], places)
     except (OSError, errors.HostError) as error:
         ours.close()
         faults.close()
@@ -89,7 +92,7 @@ def spawn(namespace: int = -1) -> Zygote:
     return Zygote(pid, ours, faults, ours_alone)
 
 
-def _start(arguments: list[str], actions: list[tuple[int, ...]]) -> int:
+def _start(arguments: list[str], places: dict[int, int]) -> int:
     """This interpreter, from a sealed copy; from its file where no copy can be had, and no container could change that.
 
     Raises:
@@ -98,8 +101,8 @@ def _start(arguments: list[str], actions: list[tuple[int, ...]]) -> int:
     """
     sealed = -1
     try:
-        sealed, words = exeseal.sealed(arguments)
-        return _posix_spawn(f"/proc/self/fd/{sealed}", words, actions)
+        sealed, words = exeseal.sealed(arguments, above=_ABOVE)
+        return _posix_spawn(f"/proc/self/fd/{sealed}", words, descriptors.to_places(places, clear=sealed))
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
             raise
@@ -108,15 +111,16 @@ def _start(arguments: list[str], actions: list[tuple[int, ...]]) -> int:
     finally:
         if sealed >= 0:
             os.close(sealed)
-    return _posix_spawn(sys.executable, [sys.executable, *arguments], actions)
+    return _posix_spawn(sys.executable, [sys.executable, *arguments], descriptors.to_places(places))
 
 
 def _posix_spawn(path: str, words: list[str], actions: list[tuple[int, ...]]) -> int:
+    null = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0), (os.POSIX_SPAWN_DUP2, 0, 1)]
     return os.posix_spawn(
         path,
         words,
         {"LANG": "C.UTF-8"},
-        file_actions=actions,
+        file_actions=[*actions, *null],
         setsigmask=(),
         setsigdef=(2, 13, 15),
     )
@@ -127,12 +131,3 @@ def _not_started(what: str, error: OSError) -> errors.HostError:
 
     text = f"can not start the fork helper{what}: {error.strerror}"
     return errors.HostError(text, probe=probe_of(error.errno or 0) or "python")
-
-
-def _actions(sources: list[int]) -> list[tuple[int, ...]]:
-    """Put the sources at 3, 4, 5 and so on. They are moved out of the way first: one of them may be another's place."""
-    away = [(os.POSIX_SPAWN_DUP2, fd, 200 + at) for at, fd in enumerate(sources)]
-    home = [(os.POSIX_SPAWN_DUP2, 200 + at, 3 + at) for at in range(len(sources))]
-    tidy = [(os.POSIX_SPAWN_CLOSE, 200 + at) for at in range(len(sources))]
-    null = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0), (os.POSIX_SPAWN_DUP2, 0, 1)]
-    return [*away, *home, *tidy, *null]  # type: ignore[list-item]

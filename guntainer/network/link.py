@@ -18,7 +18,7 @@ import errno
 import os
 import struct
 
-from guntainer import errors, naming, runfolder
+from guntainer import errors, naming, skeleton
 from guntainer.network import publishing, tools
 
 TYPE_CHECKING = False
@@ -37,7 +37,7 @@ _STEP_S = 0.002
 _STEPS = 100
 _RESTS = 3  # so often in a row, for a busy kernel may take a while to wake it
 _unfit: set[str] = set()
-"""Tools that have failed here where the other one did not: they are not tried again."""
+"""Tools that have failed here, or are too old, where the other one did well: they are not tried again, and it is said once."""
 
 
 class Link:
@@ -56,11 +56,11 @@ class Link:
     """How long after its launch the container may wait for a tool: usually it takes 3 to 30 ms."""
 
     def __init__(self, job: Job, folder: Callable[[], str], note: Callable[[str], None]) -> None:
-        found = tools.require()
+        found, passed_over = tools.require()
         self._tools = [tool for tool in found if tool.name not in _unfit] or list(found)
         self._folder = folder
         self._note = note
-        self._reasons: list[str] = []
+        self._reasons = list(passed_over)
         self._running: Running | None = None
         self._requests: publishing.Requests | None = None
         self._api = ""
@@ -72,7 +72,7 @@ class Link:
         self._pid = 0
         self.state = OFFERED
         self._wanted = job.ports
-        self._forward = naming.uses_forwarder(job.dns, runfolder.host_text("/etc/resolv.conf"))
+        self._forward = naming.uses_forwarder(job.dns, skeleton.host_text("/etc/resolv.conf"))
         self.ports = publishing.reserve(job.ports)
         try:
             ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -208,11 +208,15 @@ class Link:
     # -- the tool's side
 
     def _start(self) -> None:
-        """Start the next tool there is.
+        """Start the next tool there is, unless it is too old.
 
         Raises:
             HostError: there is none left.
+            Exhausted: no process or descriptor is left for it.
         """
+        while self._tools and (why := tools.unfit(self._tools[0])):
+            self._reasons.append(why)
+            self._tools.pop(0)
         if not self._tools:
             raise self._error()
         tool = self._tools.pop(0)
@@ -274,8 +278,9 @@ class Link:
     def _arrived(self) -> None:
         assert self._running is not None
         self._running.forget()
-        if self._reasons:
-            _unfit.update(reason.partition(":")[0] for reason in self._reasons)
+        failed = {reason.partition(":")[0] for reason in self._reasons}
+        if failed - _unfit:
+            _unfit.update(failed)
             self._note(f"{'; '.join(self._reasons)}: {self._running.tool.name} is used instead")
         self._grant()
 

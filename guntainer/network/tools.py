@@ -4,21 +4,20 @@ Both connect a network namespace to the host's by ordinary sockets of the user's
 the package passt, slirp4netns(1). They run beside the container, on the host, and open the device `eth0` in its namespace.
 
 How a tool is bound to the life of its supervisor: its stdin is the reading end of a pipe, whose writing end the supervisor
-alone has. The end is set to send SIGKILL to the tool when something happens there (F_SETOWN, F_SETSIG and O_ASYNC of
-fcntl(2)), which is when the supervisor dies, however. A parent-death signal would not do: it is lost with a change of
-credentials, and each tool has some.
+alone has. The end is set to send SIGKILL to the tool when something happens there (`asking.tie`), which is when the supervisor
+dies, however. A parent-death signal would not do: it is lost with a change of credentials, and each tool has some.
 """
 
 from __future__ import annotations
 
 import _signal
-import fcntl
 import os
 
-from guntainer import errors, refusals
+from guntainer import descriptors, errors, refusals
 from guntainer.init.private_network import DEVICE
 from guntainer.jobs.network import check_ports
 from guntainer.naming import FORWARDER
+from guntainer.network import asking, versions
 from guntainer.value import Value
 
 TYPE_CHECKING = False
@@ -38,10 +37,10 @@ _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 _LIFE, _SAID = 0, 2
 _NETWORK = {"pasta": 1, "slirp4netns": 4}
 _READY = {"pasta": _SAID, "slirp4netns": 3}
-_AWAY = 200
 _SAID_BYTES = 1 << 16
 _NOISE = ("Failed to send ", "sent tapfd=", "received tapfd=", "WARNING: ", "Starting slirp", "* ")
 _PACKAGES = "install passt, or slirp4netns"
+_NEWER = "install a newer passt, or a newer slirp4netns"
 
 
 class Tool(Value):
@@ -49,23 +48,6 @@ class Tool(Value):
 
     name: str
     path: str
-
-    def version(self) -> str:
-        """What it says of itself: the first line of --version."""
-        import subprocess
-
-        try:
-            done = subprocess.run(
-                [self.path, "--version"],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=10,
-                check=False,
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            return f"{self.name} ({error})"
-        return next((line for line in done.stdout.splitlines() if line.strip()), self.name).strip()
 
 
 def find() -> tuple[Tool, ...]:
@@ -81,11 +63,13 @@ def find() -> tuple[Tool, ...]:
     return tuple(found)
 
 
-def require() -> tuple[Tool, ...]:
-    """As `find`, when a private network can be had here.
+def require() -> tuple[tuple[Tool, ...], tuple[str, ...]]:
+    """The tools that may be tried, when a private network can be had here: the first is new enough, one after it has not been
+    asked. Then why the better one is passed over: `pasta: /usr/bin/pasta: too old: …`.
 
     Raises:
-        HostError: there is no tool, or no way to the device that it needs.
+        HostError: there is no tool, none that is new enough, or no way to the device that it needs.
+        Exhausted: no process or descriptor is left to ask one.
     """
     found = find()
     if not found:
@@ -100,7 +84,29 @@ def require() -> tuple[Tool, ...]:
             hint=_tun_hint(error),
             probe="tun",
         ) from None
-    return found
+    reasons: list[str] = []
+    for at, tool in enumerate(found):
+        why = unfit(tool)
+        if not why:
+            return found[at:], tuple(reasons)
+        reasons.append(why)
+    raise errors.HostError(f"no private network: {'; '.join(reasons)}", hint=_NEWER, probe="network-tool")
+
+
+def unfit(tool: Tool) -> str:
+    """Why the tool is not used here, with its name and path; "": nothing speaks against it. It is asked the first time alone.
+
+    Raises:
+        Exhausted: no process or descriptor is left to ask it.
+    """
+    try:
+        found = versions.judge(tool.name, tool.path, options(tool))
+    except OSError as error:
+        refusal = refused(f"{tool.path} can not be started", error)
+        if isinstance(refusal, errors.Exhausted):
+            raise refusal from None
+        return f"{tool.name}: {refusal.message}"
+    return f"{tool.name}: {tool.path}: {found.fault}" if found.fault else ""
 
 
 def check(job: Job) -> None:
@@ -111,7 +117,10 @@ def check(job: Job) -> None:
     """
     check_ports(job.ports, job.network)
     if job.network == "private":
-        require()
+        try:
+            require()
+        except errors.Exhausted:
+            pass  # that may be over when the job's turn comes, and it is asked again then
 
 
 def _tun_hint(error: OSError) -> str:
@@ -161,6 +170,14 @@ def slirp4netns(tool: Tool, user: str, api: str) -> list[str]:
     return [*words, f"/proc/self/fd/{_NETWORK[tool.name]}", DEVICE]
 
 
+def options(tool: Tool) -> frozenset[str]:
+    """Every option with which it may be started: `--netns`."""
+    words = slirp4netns(tool, "user", "api")
+    if tool.name == "pasta":
+        words = [*pasta(tool, "user", (), forward=True), *pasta(tool, "", ())]
+    return frozenset(word.partition("=")[0] for word in words if word.startswith("--"))
+
+
 # -- running
 
 
@@ -199,17 +216,15 @@ class Running:
                 tool.path,
                 words,
                 {"LC_ALL": "C.UTF-8"},
-                file_actions=_actions(places),
+                file_actions=descriptors.to_places(places),
                 setsid=True,  # no key of a terminal reaches it
                 setsigmask=(),
-                setsigdef=(_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGPIPE),
+                setsigdef=asking.SIGNALS,
             )
             self._number = self.pid
             self.pidfd = os.pidfd_open(self.pid)
             self._open.append(self.pidfd)
-            fcntl.fcntl(life, fcntl.F_SETOWN, self.pid)
-            fcntl.fcntl(life, fcntl.F_SETSIG, _signal.SIGKILL)
-            fcntl.fcntl(life, fcntl.F_SETFL, os.O_ASYNC)
+            asking.tie(life, self.pid)
         except OSError as error:
             self.close()
             raise refused(f"{tool.path} can not be started", error) from None
@@ -298,14 +313,6 @@ class Running:
         for fd in self._open:
             os.close(fd)
         self._open.clear()
-
-
-def _actions(places: dict[int, int]) -> list[tuple[int, ...]]:
-    """Put descriptors at their numbers. They are moved out of the way first: one of them may be another's place."""
-    away = [(os.POSIX_SPAWN_DUP2, fd, _AWAY + at) for at, fd in places.items()]
-    home = [(os.POSIX_SPAWN_DUP2, _AWAY + at, at) for at in places]
-    tidy = [(os.POSIX_SPAWN_CLOSE, _AWAY + at) for at in places]
-    return [*away, *home, *tidy]
 
 
 def refused(what: str, error: OSError) -> errors.HostError:

@@ -7,7 +7,7 @@
         rootfs/<entry>/lock         shared by those who run on it, exclusive for who removes it; its mtime is the last use
         index/<dev>-<ino>-<size>-<mtime_ns>-<ctime_ns>   a link whose text is the sha256: a warm run does not hash the archive again
         incoming/<name>/            an unpack under way; <name>.lock is held meanwhile
-        skeleton/, mount/, empty/   see `runfolder`, `assembly`
+        skeleton/, mount/, empty/   see `skeleton`, `assembly`
         seccomp/                    see `seccomp.cache`
 
 An entry's name is its archive's sha256, and, where it was unpacked with a range of ids, a dot and what stands for that map:

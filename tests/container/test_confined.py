@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import Run, Traces
 
-from guntainer import runfolder
+from guntainer import skeleton
 
 pytestmark = pytest.mark.usefixtures("user_namespaces")
 
@@ -117,7 +117,7 @@ def test_a_copy_is_never_written_through(warm: Path, guntainer: Run, home: Path,
     (tree / "etc" / "apt" / "apt.conf.d").mkdir(parents=True)
     (tree / "var" / "lib" / "dpkg").mkdir(parents=True)
     victim.write_text("mine")
-    names = ("hostname", "hosts", "resolv.conf", runfolder.APT_DROP_IN)
+    names = ("hostname", "hosts", "resolv.conf", skeleton.APT_DROP_IN)
     for name in names:
         (tree / "etc" / name).unlink(missing_ok=True)
         (tree / "etc" / name).symlink_to(victim)

@@ -280,3 +280,30 @@ def test_more_capabilities_come_with_a_namespace_of_ones_own(
     usual = {namespace for name, namespace in namespaces.items() if name.startswith("usual")}
     others = [namespace for name, namespace in namespaces.items() if not name.startswith("usual")]
     assert len(usual) == 1 and len(set(others)) == 4 and not usual & set(others)
+
+
+TOO_MANY = """
+import sys
+from guntainer import planner
+planner._own_map_text = lambda _: "0 0 4294967295\\n"
+from guntainer.cli import entry
+entry()
+"""
+
+
+@pytest.mark.parametrize("init", [[], ["--init"]], ids=["pid 1", "under an init"])
+@pytest.mark.parametrize("how", ["run", "batch"])
+def test_ids_that_the_kernel_refuses(
+    home: Path, small_archive: Path, a_range: None, guntainer: Run, traces: Traces, how: str, init: list[str]
+) -> None:
+    """Of a container that has a user namespace below the range: said as such, and not as a SIGKILL."""
+    words = ["run", "--privileged", "--userns", "range", *init, str(small_archive), "true"]
+    if how == "batch":
+        job = {"rootfs": str(small_archive), "command": ["true"], "privileged": True, "init": bool(init)}
+        (home / "jobs.json").write_text(json.dumps({"jobs": {"one": job}}))
+        words = ["batch", "--userns", "range", str(home / "jobs.json")]
+    done = subprocess.run([sys.executable, "-c", TOO_MANY, *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 125, done.stdout + done.stderr
+    assert "have ids mapped" in done.stdout + done.stderr or "map_ids" in done.stdout + done.stderr
+    assert "SIGKILL" not in done.stdout + done.stderr
+    traces.check()

@@ -16,7 +16,7 @@ import anyio
 import networks
 import pytest
 from conftest import Run, Traces
-from networks import ASK, Box, batch_file, python, running, server, until
+from networks import ASK, Box, batch_file, fake, python, running, server, until
 
 from guntainer import Job, Port, Source, Supervisor, errors
 from guntainer.jobs.values import parse_volume
@@ -110,24 +110,15 @@ def test_the_supervisor_of_a_batch_is_killed(home: Path, box: Box, tool: str, us
         until(lambda: not networks.alive(pid))
 
 
-def fake(home: Path, name: str, script: str) -> Path:
-    (home / "bin").mkdir(exist_ok=True)
-    path = home / "bin" / name
-    path.unlink(missing_ok=True)
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    return path
-
-
 def test_a_tool_that_fails(
     guntainer: Run, box: Box, home: Path, monkeypatch: pytest.MonkeyPatch, traces: Traces
 ) -> None:
-    fake(home, "pasta", "echo first >&2; echo the moon is full >&2; exit 3")
+    fake(home / "bin", "pasta", "echo first >&2; echo the moon is full >&2; exit 3")
     monkeypatch.setenv("PATH", f"{home}/bin")
     done = guntainer("run", *box("print('ran')"))
     assert (done.returncode, done.stdout) == (125, "")
     assert "no private network: pasta: first; the moon is full (guntainer doctor network-tool)" in done.stderr
-    fake(home, "pasta", "kill -KILL $$")
+    fake(home / "bin", "pasta", "kill -KILL $$")
     assert "pasta: signal 9 (SIGKILL)" in guntainer("run", *box("print('ran')")).stderr
     (home / "bin" / "pasta").write_bytes(b"no program\n")
     done = guntainer("run", *box("print('ran')"))
@@ -140,7 +131,7 @@ def test_the_other_tool_steps_in(
     guntainer: Run, box: Box, home: Path, outside: str, monkeypatch: pytest.MonkeyPatch, traces: Traces
 ) -> None:
     networks.only("slirp4netns", home / "bin")
-    fake(home, "pasta", "echo no route >&2; exit 1")
+    fake(home / "bin", "pasta", "echo no route >&2; exit 1")
     monkeypatch.setenv("PATH", f"{home}/bin")
     with server(outside) as found:
         done = guntainer("run", *box(f"{ASK}\nprint(ask(TCP, {outside!r}, {found.port}))"))
@@ -155,7 +146,7 @@ def test_the_other_tool_steps_in(
 def test_a_tool_that_is_never_ready(box: Box, home: Path, monkeypatch: pytest.MonkeyPatch, traces: Traces) -> None:
     """The wait is bounded; a time-out and a signal end it before."""
     sleep = shutil.which("sleep")
-    fake(home, "pasta", f"echo waiting >&2; exec {sleep} 600")
+    fake(home / "bin", "pasta", f"echo waiting >&2; exec {sleep} 600")
     monkeypatch.setenv("PATH", f"{home}/bin")
     driver = (
         "from guntainer.network.link import Link\nLink.patience_s = 0.3\nfrom guntainer.cli import entry\nentry()\n"

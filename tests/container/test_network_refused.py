@@ -49,6 +49,20 @@ def test_there_is_no_tool(
     traces.check()
 
 
+def test_a_dry_run_warns_of_what_is_missing(
+    guntainer: Run, box: Box, home: Path, monkeypatch: pytest.MonkeyPatch, traces: Traces
+) -> None:
+    """The plan is shown all the same: it may be meant for another host."""
+    monkeypatch.setenv("PATH", str(home / "work"))
+    done = guntainer("run", "--dry-run", "--userns", "single", *box("print('ran')"))
+    assert done.returncode == 0 and "hand out the network namespace" in done.stdout
+    said = [line for line in done.stderr.splitlines() if "pasta" in line]
+    assert len(said) == 1 and said[0].startswith(
+        "guntainer: warning: a run would be refused here: a private network needs"
+    )
+    traces.check()
+
+
 def test_the_device_is_closed(home: Path, box: Box, monkeypatch: pytest.MonkeyPatch, traces: Traces) -> None:
     """Where it is open, it is hidden behind an empty folder first."""
     (home / "bin").mkdir()

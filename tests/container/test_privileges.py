@@ -69,7 +69,7 @@ def test_another_user_has_no_capability(small_archive: Path, guntainer: Run, use
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--cap-add", "SYS_TIMES"], 'unknown capability "SYS_TIMES" (did you mean "CAP_SYS_TIME"?)'),
+        (["--cap-add", "SYS_TIMES"], 'unknown capability "SYS_TIMES" (did you mean "SYS_TIME"?)'),
         (["--cap-drop", ""], "unknown capability"),
         (["--security-opt", "seccomp"], "expected no-new-privileges, seccomp=FILE"),
         (["--security-opt", "secomp=x"], 'did you mean "seccomp"?'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -189,7 +190,7 @@ def test_not_found_and_not_executable(tree: Path, guntainer: Run, home: Path, tr
     (home / "noise").chmod(0o755)
     ends(127, "nosuch", say="not found")
     ends(127, "/bin/nosuch", say="not found")
-    ends(127, "", say="not found")
+    ends(127, "", say="COMMAND is empty: not found")
     ends(126, "/etc/passwd", say="/etc/passwd")
     ends(126, "/etc", say="/etc")
     ends(126, "/h/noise", say="not a program")
@@ -262,6 +263,49 @@ def test_signals_end_it(tree: Path, guntainer: Run, traces: Traces, number: int,
     traces.check()
 
 
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("echo up; exec sleep 60", 131),
+        ("echo up; sleep 60; echo never", 131),
+        ("trap 'echo got; exit 3' QUIT; echo up; while :; do sleep 0.05; done", 3),
+        ("trap '' QUIT; echo up; sleep 1; exit 4", 4),
+    ],
+)
+@pytest.mark.parametrize("init", [[], ["--init"]])
+def test_a_quit_without_a_terminal(
+    tree: Path, guntainer: Run, traces: Traces, script: str, code: int, init: list[str]
+) -> None:
+    """Ctrl-\\ of a pipeline at a terminal: the kernel keeps it from a pid 1 that has no handler; who listens decides himself."""
+    line = [sys.executable, "-m", "guntainer", "run", *init, str(tree), "sh", "-c", script]
+    process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGQUIT)
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, "never" in out) == (code, False)
+    traces.check()
+
+
+def test_a_quit_that_a_child_hears(tree: Path, guntainer: Run) -> None:
+    child = "trap 'echo got; exit 3' QUIT; echo up; while :; do sleep 0.05; done"
+    process = start(tree, "sh", "-c", f'sh -c "{child}"; exit 5')
+    until_said(process, b"up")
+    process.send_signal(signal.SIGQUIT)
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (5, b"got\n")
+
+
+def test_a_quit_that_is_ignored_stays_so(tree: Path, guntainer: Run) -> None:
+    """As of what a shell without job control starts in the background."""
+    line = [sys.executable, "-m", "guntainer", "run", str(tree), "sh", "-c", "echo up; sleep 1; exit 5"]
+    ignoring = lambda: signal.signal(signal.SIGQUIT, signal.SIG_IGN) and None  # noqa: E731
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, preexec_fn=ignoring)
+    assert process.stdout is not None and process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGQUIT)
+    process.communicate(timeout=30)
+    assert process.returncode == 5
+
+
 def test_the_second_interrupt_kills(tree: Path, guntainer: Run, traces: Traces) -> None:
     process = start(tree, "sh", "-c", "trap 'echo no' INT; echo up; while :; do sleep 0.05; done")
     until_said(process, b"up")
@@ -315,6 +359,21 @@ def test_dry_run_starts_nothing(tree: Path, guntainer: Run, traces: Traces) -> N
     done = guntainer("run", "--dry-run", "--init", tree, "sh", "-c", "echo no")
     assert done.returncode == 0
     assert "pivot_root" in done.stdout and "execute sh -c 'echo no'" in done.stdout
+    assert done.stderr == ""
+    traces.check()
+
+
+def test_dry_run_warns_of_a_refusal(tree: Path, guntainer: Run, traces: Traces) -> None:
+    """It asks the host as a run does; what that would end with is a warning, and the plan is shown."""
+    low = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (500, 500))}
+    words = ("--ulimit", "nofile=501", tree, "true")
+    refused = guntainer("run", *words, **low)
+    assert refused.returncode == 125
+    done = guntainer("run", "--dry-run", *words, **low)
+    assert done.stderr == refused.stderr.replace("error: ", "warning: a run would be refused here: ")
+    assert done.returncode == 0 and "execute true" in done.stdout
+    less = guntainer("run", "--dry-run", "--limits", "best-effort", *words, **low)
+    assert "the hard limit here is 500, which holds instead" in less.stderr and "refused" not in less.stderr
     traces.check()
 
 

@@ -73,6 +73,35 @@ def test_mount_notation(tree: Path, guntainer: Run, home: Path) -> None:
     refused(guntainer("run", "--mount", "dst=/m,sauce=/x", tree, "true"), 'did you mean "source"')
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("alpine", "true"),
+            "rootfs alpine: No such file or directory; it must be an archive or a folder of this machine",
+        ),
+        (("docker://alpine:3.20", "true"), "nothing is fetched by this version"),
+        (("--network", "bridge", "x", "true"), 'expected host or none or private (did you mean "private"?)'),
+        (("--network", "hots", "x", "true"), 'expected host or none or private (did you mean "host"?)'),
+        (("--cap-add", "SYS_ADMN", "x", "true"), 'unknown capability "SYS_ADMN" (did you mean "SYS_ADMIN"?)'),
+        (("-e", "A B=1", "x", "true"), 'error: -e: "A B" can not name a variable'),
+        (("--env-file", "vars", "x", "true"), 'vars:2: "export B": it is no shell script; leave the "export" out'),
+        (("-v", ".:/x:ro,Z", "x", "true"), 'the end is "ro,Z"; leave the z out: files keep their labels here'),
+        (("--rm=true", "x", "true"), "--rm takes no value, got 'true'"),
+    ],
+)
+def test_usual_slips(guntainer: Run, home: Path, words: tuple[str, ...], said: str) -> None:
+    (home / "work" / "vars").write_text("A=1\nexport B=2\n")
+    refused(guntainer("run", *words), said)
+
+
+def test_what_is_no_slip_gets_no_guess(guntainer: Run) -> None:
+    for words in (("/srv/rootfs", "true"), ("./rootfs", "true"), ("alpine.tar.gz", "true")):
+        assert "nothing is fetched" not in guntainer("run", *words).stderr
+    for name in ("foo", "all_of_it"):
+        assert "did you mean" not in guntainer("run", "--cap-add", name, "x").stderr
+
+
 def test_mounts_in_each_other(tree: Path, guntainer: Run, home: Path) -> None:
     """The folder first, whatever the order of the options: nothing hides what was asked for."""
     for name in ("outer", "inner"):
@@ -256,6 +285,41 @@ def test_debug_shows_where(guntainer: Run) -> None:
 def test_completion(guntainer: Run, shell: str) -> None:
     done = guntainer("completion", shell)
     assert done.returncode == 0 and "stop-timeout" in done.stdout and "prune" in done.stdout
+
+
+_ASK_BASH = r"""
+source "$1"; shift
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
+read -r _ _ function _ < <(complete -p guntainer | sed "s/ -o [a-z]*//g")
+"$function" guntainer "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+echo "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "begun", "offered"),
+    [
+        ("--network", "", "host none private"),
+        ("--limits", "", "required best-effort"),
+        ("--userns", "", "auto single range"),
+        ("--root-emulation", "", "auto on off"),
+        ("--scratch", "m", "memory"),
+        ("--cap-add", "NET_A", "NET_ADMIN"),
+        ("--cap-drop", "AL", "ALL"),
+        ("--stop-signal", "USR", "USR1 USR2"),
+        ("--security-opt", "no", "no-new-privileges"),
+    ],
+)
+def test_completion_of_values(guntainer: Run, home: Path, option: str, begun: str, offered: str) -> None:
+    """What bash itself offers after an option; zsh's and tcsh's scripts name the same."""
+    script = home / "guntainer.bash"
+    script.write_text(guntainer("completion", "bash").stdout)
+    line = ["bash", "-c", _ASK_BASH, "bash", str(script), "guntainer", "run", option, begun]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=home)
+    assert (done.stdout, done.stderr) == (f"{offered}\n", "")
+    for shell in ("zsh", "tcsh"):
+        listed = [line for line in guntainer("completion", shell).stdout.splitlines() if option in line]
+        assert any(offered.split()[-1] in line for line in listed), shell
 
 
 def test_what_was_left_out_is_said(guntainer: Run, home: Path, traces: Traces) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import Run, Traces
 
-from guntainer.init import child, ops
+from guntainer.init import FAULTS, INIT, child
 from guntainer.kernel.program import HEADER_WORDS
 
 pytestmark = [pytest.mark.usefixtures("user_namespaces"), pytest.mark.root]
@@ -119,7 +119,7 @@ def test_the_seal_comes_before_every_path_of_the_rootfs(init: str) -> None:
 
     close, first_path = abi.SYSCALLS["close_range"], abi.SYSCALLS["openat2"]
     assert numbers.index(first_path) > numbers.index(close) + 1
-    kept = {ops.FAULTS} | ({ops.INIT} if init in ("3", "subreaper") else set())
+    kept = {FAULTS} | ({INIT} if init in ("3", "subreaper") else set())
     calls = [at for at in range(HEADER_WORDS, len(words), 12) if words[at] == close and words[at + 3] == 0]
     closed = [(words[at + 1], words[at + 2]) for at in calls]
     assert closed == [(3, min(kept) - 1), (max(kept) + 1, 0xFFFF_FFFF)]
@@ -196,10 +196,12 @@ for how in (os.O_WRONLY, os.O_RDWR | os.O_TRUNC):
 """
 WITHOUT_THE_SEAL = """
 import os, sys
-from guntainer import exeseal
+from guntainer import descriptors, exeseal
 from guntainer.launcher import spawn
 exeseal.reexecute = lambda: None
-spawn._start = lambda words, actions: spawn._posix_spawn(sys.executable, [sys.executable, *words], actions)
+def start(words, places):
+    return spawn._posix_spawn(sys.executable, [sys.executable, *words], descriptors.to_places(places))
+spawn._start = start
 from guntainer.cli import entry
 entry()
 """

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from guntainer import refusals, stopping
+from guntainer import processes, refusals
 from guntainer.doctor import distribution, examine, ids, kernel, storage, table
 from guntainer.doctor.finding import DEGRADED, MISSING, OK, Finding, degraded, missing, ok
 from guntainer.doctor.probes import PROBES, Probe
@@ -311,8 +311,8 @@ def test_a_probe_that_hangs_is_killed_with_what_it_started(tmp_path: Path) -> No
         return ok("late")
 
     assert examine.bounded(hangs, 1.0) == missing("no answer within 1 s")
-    assert stopping.descendants(os.getpid()) == []
-    assert not stopping.alive(int((tmp_path / "pid").read_text()))
+    assert processes.descendants(os.getpid()) == []
+    assert not processes.alive(int((tmp_path / "pid").read_text()))
 
 
 def test_a_probe_leaves_no_process(tmp_path: Path) -> None:
@@ -324,4 +324,4 @@ def test_a_probe_leaves_no_process(tmp_path: Path) -> None:
         return ok("done")
 
     assert examine.bounded(starts, 5) == ok("done")
-    assert not stopping.alive(int((tmp_path / "pid").read_text()))
+    assert not processes.alive(int((tmp_path / "pid").read_text()))

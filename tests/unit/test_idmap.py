@@ -36,7 +36,12 @@ def test_several_ranges_are_one_map(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [("", "no range for anna"), ("anna:1:65535\n", "has 65535 ids, and 65536 are needed")]
+    ("text", "why"),
+    [
+        ("", "no range for anna"),
+        ("anna:1:65535\n", "has 65535 ids, and 65536 are needed"),
+        ("anna:1:1\n", "has 1 id, and 65536 are needed"),
+    ],
 )
 def test_too_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, why: str) -> None:
     monkeypatch.setattr(idmap, "_login", lambda: "anna")

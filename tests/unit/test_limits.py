@@ -11,7 +11,7 @@ import pytest
 from guntainer import errors, planner, report, resources
 from guntainer.cgroups import limiter
 from guntainer.cgroups.usage import Usage, verdict
-from guntainer.cli import options, run
+from guntainer.cli import options, run_job, run_options
 from guntainer.jobs import limits
 from guntainer.jobs.load import load
 from guntainer.jobs.model import Job, Limits, Source
@@ -108,9 +108,9 @@ def test_memory_and_swap_go_together() -> None:
 
 
 def of_words(*words: str) -> Limits:
-    read = options.read(run.OPTIONS, [*words, "rootfs"])
+    read = options.read(run_options.OPTIONS, [*words, "rootfs"])
     assert read is not None
-    return run.job_of(read[0], *read[1], []).limits
+    return run_job.job_of(read[0], *read[1], []).limits
 
 
 def test_options_and_keys_mean_the_same() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from guntainer import errors, nonblocking, output, report, report_text
 from guntainer import screen as screens
-from guntainer.output import Live, Prefixer, Tamer, Unpacking
+from guntainer.output import Group, Live, Output, Prefixer, Tamer, Unpacking
 from guntainer.screen import MOST, Screen
 
 
@@ -68,6 +68,44 @@ def test_the_table() -> None:
     lines = text.splitlines()
     assert lines[-1] == "3 jobs: 1 ok, 1 timeout, 1 cancelled in 2.00 s"
     assert "timeout after 5 s" in lines[2]
+
+
+LONG = "no limit of memory: the cgroup controller memory is not delegated to you in /user.slice/user-1000.slice"
+
+
+@pytest.mark.parametrize("mode", [Live, Group, Output])
+def test_a_long_reason_is_told_in_full_once(mode: type[Output]) -> None:
+    """By the job itself, or where that says nothing by the first failure; afterwards only so much that it is known again."""
+    ended = report.setup_failed(
+        errors.HostError(LONG, hint="ask for less, or have it delegated", probe="cgroup-memory")
+    )
+    a_report = report.Report(results=(result("a", ended),))
+
+    async def show(fd: int) -> None:
+        screen = Screen(fd)
+        more = {"width": 3} if mode is Live else {}
+        shown = mode(screen, colour=False, terminal=False, env={}, **more)  # type: ignore[arg-type]
+        await shown.finished(a_report.results[0])
+        shown.closing(a_report)
+        shown.say(report_text.table(a_report, colour=False, told=shown.told))
+        await screen.flush()
+        screen.close()
+
+    fd = os.memfd_create("shown")
+    asyncio.run(show(fd))
+    text = os.pread(fd, 1 << 16, 0).decode()
+    os.close(fd)
+    begun = LONG[:40]
+    assert text.count(str(ended.error)) == 1 and text.count("have it delegated") == 1
+    assert text.count(begun) == (2 if mode is Output else 3)
+    assert all(len(line) < 120 for line in text.splitlines() if begun in line and str(ended.error) not in line)
+
+
+def test_each_long_reason_is_in_the_table_once() -> None:
+    ends = [report.setup_failed(errors.HostError(f"{LONG} {number}")) for number in (1, 1, 2)]
+    a_report = report.Report(results=tuple(result(str(n), end) for n, end in enumerate(ends)))
+    text = report_text.table(a_report, colour=False)
+    assert (text.count(f"{LONG} 1"), text.count(f"{LONG} 2"), text.count(" …")) == (1, 1, 1)
 
 
 def test_json_has_one_object_per_job() -> None:

@@ -199,7 +199,7 @@ def test_a_lower_rung_is_refused_on_demand() -> None:
 
 def test_without_a_pid_namespace_the_plan_has_an_init_of_ours() -> None:
     from guntainer import spec
-    from guntainer.init import reaper
+    from guntainer.init import AS_SUBREAPER, SUPERVISOR_DIED
     from guntainer.jobs.model import Job, Source
     from guntainer.kernel import abi
 
@@ -207,7 +207,7 @@ def test_without_a_pid_namespace_the_plan_has_an_init_of_ours() -> None:
     config = spec.for_job(job, tree="/r", account=spec.Account(), uids=((0, 1000, 1),), gids=((0, 1000, 1),))
     root = planner.Root(lowers=("/s", "/r"), upper="/u", work="/w", mount_point="/m")
     flags, operations, _, _, init = planner.plan(config, root, isolation=planner.NO_PID)
-    assert not flags & abi.CLONE_NEWPID and init == reaper.AS_SUBREAPER
-    assert ("death_signal", reaper.SUPERVISOR_DIED) in operations
+    assert not flags & abi.CLONE_NEWPID and init == AS_SUBREAPER
+    assert ("death_signal", SUPERVISOR_DIED) in operations
     assert ("host_view", "/proc", "/proc", False) in operations
     assert "guntainer's own" in planner.describe(planner.plan(config, root, isolation=planner.NO_PID))

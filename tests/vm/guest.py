@@ -1,8 +1,9 @@
 """The first process of the throw-away kernel that `kernel.py` boots: sets the machine up, runs one command, powers off.
 
 It is started on the host's files, read-only, and puts a memory overlay over them: whatever is written is gone at the end.
-What to do comes as JSON on the block device ubdb. Serial line 0 takes the command's stdout, 1 its stderr, 2 our own words,
-one JSON object a line: {"started": true}, and at the end {"status": N, "bytes": [stdout, stderr]} or {"failed": "why"}.
+Its arguments are how the block devices' names begin, and three lines out. What to do comes as JSON on the second device. The
+first line takes the command's stdout, the second its stderr, the third our own words, one JSON object a line: {"started":
+true}, and at the end {"status": N, "bytes": [stdout, stderr]} or {"failed": "why"}.
 
 The cgroups have the names that systemd gives, with or without it: the user's manager has user@UID.service, delegated; the
 command has a scope below app.slice, and may make others there, as that manager would.
@@ -17,7 +18,9 @@ import select
 import signal
 import socket
 import struct
+import sys
 import termios
+import time
 import traceback
 
 NOSUID, NODEV, NOEXEC, RDONLY, MOVE, DETACH = 2, 4, 8, 1, 8192, 2
@@ -257,9 +260,14 @@ def reap(*, besides):
             os.waitpid(found.si_pid, 0)
 
 
-def serial_line(number):
-    """A serial line that changes no byte: termios(3)."""
-    fd = os.open(f"/dev/ttyS{number}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+def line_out(path):
+    """A line out that changes no byte, also where it is a serial one: termios(3)."""
+    deadline = time.monotonic() + 30
+    while not os.path.exists(path) and time.monotonic() < deadline:
+        time.sleep(0.01)  # the ports of an emulated computer come one by one
+    fd = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    if not os.isatty(fd):
+        return fd
     attributes = termios.tcgetattr(fd)
     attributes[0:4] = 0, 0, termios.CS8 | termios.CREAD | termios.CLOCAL, 0
     termios.tcsetattr(fd, termios.TCSANOW, attributes)
@@ -271,16 +279,16 @@ def machine(config):
     for number, item in enumerate(config["sysctls"]):
         if "=" not in item:
             raise ValueError(f"sysctl {number}: expected KEY=VALUE, got {item!r}")
-    load(config["modules"], "overlay", "tun", "fuse", "dummy", "veth", "ipv6")
+    load(config["modules"], *config["load"])
     root_file_system()
     devices(config["closed"])
     network()
     socket.sethostname("vm")
     uid = config["uid"]
     name, gid = user_of(uid)
-    mount("/dev/ubda", "/disk", "ext4")
+    mount(f"{config['disks']}a", "/disk", "ext4")
     if config["swap"]:
-        check(libc.swapon(b"/dev/ubdc", 0), "swapon")
+        check(libc.swapon(f"{config['disks']}c".encode(), 0), "swapon")
     runtime = f"/run/user/{uid}"
     for path, mode in (("/disk/home", 0o755), ("/disk/tmp", 0o1777), ("/run/user", 0o755), (runtime, 0o700)):
         os.mkdir(path)
@@ -305,16 +313,18 @@ def machine(config):
 def main():
     for kind, path in (("proc", "/proc"), ("sysfs", "/sys")):
         mount(kind, path, kind, NOSUID | NODEV | NOEXEC)
-    if not os.path.exists("/dev/ubdb"):
-        mount("devtmpfs", "/dev", "devtmpfs", NOSUID, "mode=755")
-    lines = [serial_line(number) for number in (0, 1, 2)]
+    with open("/proc/self/mounts") as file:
+        if not any(line.split()[1] == "/dev" for line in file):
+            mount("devtmpfs", "/dev", "devtmpfs", NOSUID, "mode=755")
+    disks, *paths = sys.argv[1:5]  # User Mode Linux adds words of its own
+    lines = [line_out(path) for path in paths]
 
     def say(**words):
         os.write(lines[2], json.dumps(words).encode() + b"\n")
 
     try:
-        with open("/dev/ubdb", "rb") as file:
-            config = json.loads(file.read().rstrip(b"\0"))
+        with open(f"{disks}b", "rb") as file:
+            config = {**json.loads(file.read().rstrip(b"\0")), "disks": disks}
         arguments, delegated = machine(config)
         command = Command(lines[:2])
         pid = command.start(*arguments)
@@ -324,7 +334,8 @@ def main():
     except BaseException:
         say(failed=traceback.format_exc())
     for line in lines:
-        termios.tcdrain(line)
+        if os.isatty(line):  # another line has what was written to it
+            termios.tcdrain(line)
     os.sync()
     libc.reboot(POWER_OFF)
 

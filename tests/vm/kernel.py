@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Run a command in a throw-away kernel with cgroup v2: User Mode Linux, an ordinary process that needs no KVM and no root.
+"""Run a command in a throw-away kernel with cgroup v2: an ordinary process that needs no KVM and no root.
 
     python3 tests/vm/kernel.py [OPTIONS] -- COMMAND [ARGS…]
 
 The kernel sees this machine's files, read-only, below an overlay in memory. COMMAND runs as an ordinary user in a delegated
 cgroup v2 sub-tree, with /dev/net/tun and /dev/fuse open, and /disk, an ext4 on a block device of its own, for HOME and
 TMPDIR. Its stdout and stderr come out unmixed and byte for byte, its exit code is ours; 124: time limit, 125: the kernel
-failed. Nothing of it is left afterwards. The kernel is Debian's package user-mode-linux: installed, or fetched with apt-get
-into a cache folder. Needs mkfs.ext4 (e2fsprogs). What happens inside stands in `guest.py`.
+failed. Nothing of it is left afterwards. The kernel is User Mode Linux (`uml.py`), or with --qemu one in an emulated computer
+(`qemu.py`), which has what that lacks. Needs mkfs.ext4 (e2fsprogs). What happens inside stands in `guest.py`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
+
+import qemu
+import uml
+from fetching import FAILED, fail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO, NoReturn
 
-TIMED_OUT, FAILED = 124, 125
-PACKAGE = "user-mode-linux"
+    Machine = qemu.Machine | uml.Machine
+
+TIMED_OUT = 124
 _GUEST = Path(__file__).with_name("guest.py").resolve()
 _MIB = 1 << 20
 _GRACE_S = 10.0
@@ -39,14 +43,10 @@ _LOOK_S = 0.5
 _KEPT_CONSOLE_BYTES = 8192
 
 
-def fail(message: str) -> NoReturn:
-    print(f"vm: {message}", file=sys.stderr)
-    raise SystemExit(FAILED)
-
-
 def options(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kernel.py", description=__doc__.split("\n")[0], allow_abbrev=False)
     add = parser.add_argument
+    add("--qemu", action="store_true", help="the emulated computer: every controller, two processors, slow")
     add("--controllers", metavar="LIST", help="those to delegate, separated by spaces (default: all there are)")
     add("--undelegated", action="store_true", help="the cgroup of the command belongs to root")
     add("--root", action="store_true", help="run the command as root, in the same cgroup")
@@ -68,52 +68,11 @@ def options(argv: list[str]) -> argparse.Namespace:
     return given
 
 
-# -- the kernel
-
-
-def find_kernel() -> tuple[str, str]:
-    """(the kernel, its folder of modules): of the installed package, or of the cache, filled where it is empty."""
-    for root in (Path("/usr"), _cache()):
-        found = _kernel_below(root)
-        if found:
-            return found
-    _fetch(_cache())
-    return _kernel_below(_cache()) or fail(f"the package {PACKAGE} is not as expected")
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base, "guntainer-vm")
-
-
-def _kernel_below(root: Path) -> tuple[str, str] | None:
-    program, modules = root / "bin" / "linux.uml", sorted(root.glob("lib/uml/modules/*/modules.dep"))
-    return (str(program), str(modules[-1].parent)) if program.exists() and modules else None
-
-
-def _fetch(cache: Path) -> None:
-    """Download the package and keep of it what a run needs; whole or not at all."""
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache.parent, prefix="guntainer-vm.") as work:
-        download = ["apt-get", "-qq", "-o", "APT::Sandbox::User=", "download", PACKAGE]
-        if subprocess.run(download, cwd=work, stdout=sys.stderr).returncode != 0:
-            fail(f"{PACKAGE} can not be downloaded: install that package, or run apt-get update")
-        package = next(Path(work).glob("*.deb"))
-        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as unpack:
-            assert unpack.stdout is not None
-            with tarfile.open(fileobj=unpack.stdout, mode="r|") as archive:
-                wanted = ("./usr/bin/linux.uml", "./usr/lib/uml/modules/")
-                archive.extractall(
-                    Path(work), members=(one for one in archive if one.name.startswith(wanted)), filter="data"
-                )
-        try:
-            os.rename(Path(work, "usr"), cache)
-        except OSError:
-            if not cache.exists():  # else another one was faster
-                raise
-
-
 # -- one run
+
+
+def find_machine(given: argparse.Namespace) -> Machine:
+    return qemu.Machine() if given.qemu else uml.Machine()
 
 
 def sparse(path: Path, mebibytes: int) -> None:
@@ -121,7 +80,7 @@ def sparse(path: Path, mebibytes: int) -> None:
         file.truncate(mebibytes * _MIB)
 
 
-def prepare(folder: Path, given: argparse.Namespace, modules: str) -> None:
+def prepare(folder: Path, given: argparse.Namespace, machine: Machine) -> None:
     """The files of one run: the disk, what the guest is to do, and swap space."""
     sparse(folder / "disk", given.disk)
     environment = {**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
@@ -144,60 +103,29 @@ def prepare(folder: Path, given: argparse.Namespace, modules: str) -> None:
         "sysctls": given.sysctl,
         "closed": given.closed,
         "swap": given.swap > 0,
-        "modules": modules,
+        "modules": machine.modules,
+        "load": machine.loads,
     }
     data = json.dumps(config).encode()
     (folder / "config").write_bytes(data + bytes(-len(data) % 4096))
 
 
-def memory_folder(given: argparse.Namespace, folder: Path) -> str:
-    """Where the machine's memory lies, as a file without a name: on a tmpfs where there is room for it."""
-    try:
-        room = os.statvfs("/dev/shm")
-    except OSError:
-        return str(folder)
-    enough = room.f_bavail * room.f_frsize > given.memory * _MIB and os.access("/dev/shm", os.W_OK)
-    return "/dev/shm" if enough else str(folder)
-
-
-def boot(program: str, folder: Path, given: argparse.Namespace, lines: list[int]) -> subprocess.Popen[bytes]:
+def boot(machine: Machine, folder: Path, given: argparse.Namespace, lines: list[int]) -> subprocess.Popen[bytes]:
     """Start the kernel; `lines` are the writing ends for the console, stdout, stderr and the guest's own words."""
-    console, *serial = lines
-    arguments = [
-        program,
-        f"mem={given.memory}M",
-        "root=/dev/root",
-        "rootfstype=hostfs",
-        "ro",
-        f"ubda={folder}/disk",
-        f"ubdb={folder}/config",
-        *([f"ubdc={folder}/swap"] if given.swap else []),
-        f"uml_dir={folder}",
-        "con=null",
-        f"con0=null,fd:{console}",
-        "ssl=null",
-        *[f"ssl{number}=null,fd:{fd}" for number, fd in enumerate(serial)],
-        *([] if given.verbose else ["quiet"]),
-        f"init={os.path.realpath(sys.executable)}",
-        "--",
-        "-I",
-        "-S",
-        str(_GUEST),
-    ]
     die_with_parent = ctypes.CDLL(None).prctl
 
     def before_exec() -> None:
         die_with_parent(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
 
     return subprocess.Popen(
-        arguments,
+        machine.command(given, folder, _GUEST, lines),
         stdin=subprocess.DEVNULL,
-        stdout=console,
-        stderr=console,
+        stdout=lines[0],
+        stderr=lines[0],
         pass_fds=lines,
         preexec_fn=before_exec,
         start_new_session=True,
-        env={"PATH": "/usr/bin:/bin", "TMPDIR": memory_folder(given, folder), "HOME": str(folder)},
+        env=machine.environment(given, folder),
         cwd=folder,
     )
 
@@ -304,10 +232,10 @@ class Guard:
 
 
 def run(given: argparse.Namespace, folder: Path, guard: Guard) -> int:
-    program, modules = find_kernel()
-    prepare(folder, given, modules)
+    machine = find_machine(given)
+    prepare(folder, given, machine)
     talk = Conversation(given.verbose)
-    kernel = boot(program, folder, given, talk.ends)
+    kernel = boot(machine, folder, given, talk.ends)
     guard.watch(kernel.pid)
     talk.close_ends()
     in_time = talk.follow(kernel, time.monotonic() + given.timeout)
@@ -333,7 +261,7 @@ def run(given: argparse.Namespace, folder: Path, guard: Guard) -> int:
 def main() -> int:
     given = options(sys.argv[1:])
     if given.fetch:
-        print(find_kernel()[0])
+        print(find_machine(given).program)
         return 0
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))

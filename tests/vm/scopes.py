@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -53,6 +54,14 @@ class Scope:
         while not what():
             assert time.monotonic() < deadline, (self.groups, self.controllers)
             time.sleep(0.02)
+
+
+def batch(scope: Scope, home: Path, archive: Path, text: str, *words: str) -> dict[str, dict[str, object]]:
+    """The results of a batch of this job file by job, each with what was told on stderr."""
+    (home / "work" / "jobs.toml").write_text(text.replace("ARCHIVE", str(archive)))
+    done = scope.run("batch", "--json", home / "work" / "out", *words)
+    lines = (home / "work" / "out").read_text().splitlines()
+    return {one["id"]: {**one, "stderr": done.stderr} for one in map(json.loads, lines)}
 
 
 def own_group() -> Path:

@@ -22,6 +22,7 @@ def found(scope: Scope, *words: object, **options: object) -> dict[str, dict[str
     return {one["id"]: one for one in json.loads(done.stdout)["probes"]}
 
 
+@pytest.mark.qemu  # which has all of them
 def test_each_controller_that_is_given_is_ok(scope: Scope, traces: Traces) -> None:
     given = (scope.path / "cgroup.controllers").read_text().split()
     assert given

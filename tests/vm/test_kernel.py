@@ -12,6 +12,8 @@ from pathlib import Path
 
 import kernel
 import pytest
+import qemu
+import uml
 from conftest import PROJECT
 
 RUNNER = str(Path(kernel.__file__))
@@ -19,11 +21,19 @@ RUNNER = str(Path(kernel.__file__))
 
 @pytest.fixture(autouse=True)
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not any(kernel._kernel_below(root) for root in (Path("/usr"), kernel._cache())):
-        pytest.skip("user-mode-linux is not installed here: python3 tests/vm/kernel.py --fetch gets it")
+    if not uml.is_there():
+        pytest.skip(uml.LACKS)
     if os.environ.get("GUNTAINER_VM"):
         pytest.skip("a kernel in a kernel")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
+@pytest.fixture(params=[(), ("--qemu",)], ids=["uml", "qemu"])
+def machine(request: pytest.FixtureRequest, installed: None) -> tuple[str, ...]:
+    """Either machine, as an option of the runner."""
+    if request.param and not qemu.is_there():
+        pytest.skip(qemu.LACKS)
+    return request.param  # type: ignore[no-any-return]
 
 
 def boot(*words: str, **options: object) -> subprocess.Popen[bytes]:
@@ -39,7 +49,7 @@ def session_of(runner: subprocess.Popen[bytes]) -> int:
                 line = Path(f"/proc/{word}/cmdline").read_bytes()
             except FileNotFoundError:
                 continue  # it has ended meanwhile
-            if b"rootfstype=hostfs" in line:
+            if uml.MARK in line or qemu.MARK in line:
                 return int(word)
         time.sleep(0.02)
     raise AssertionError("it does not start")
@@ -64,13 +74,13 @@ def until_nothing_is_left(session: int, folder: Path) -> None:
         time.sleep(0.02)
 
 
-def test_bytes_and_the_exit_code_come_out_as_they_are(tmp_path: Path) -> None:
+def test_bytes_and_the_exit_code_come_out_as_they_are(tmp_path: Path, machine: tuple[str, ...]) -> None:
     code = (
         "import hashlib, os, sys; data = os.urandom(3_000_001); sys.stdout.buffer.write(data); "
         "sys.stderr.write(hashlib.sha256(data).hexdigest()); sys.stdout.flush(); sys.stderr.flush(); "
         "os.kill(os.getpid(), 15)"
     )
-    process = boot("--", sys.executable, "-c", code)
+    process = boot(*machine, "--", sys.executable, "-c", code)
     out, err = process.communicate(timeout=90)
     assert err.decode() == hashlib.sha256(out).hexdigest()
     assert (len(out), process.returncode) == (3_000_001, 128 + signal.SIGTERM)
@@ -101,8 +111,8 @@ def test_limits_without_delegation(small_archive: Path, words: tuple[str, ...], 
     assert say in err
 
 
-def test_the_time_limit(tmp_path: Path) -> None:
-    process = boot("--timeout", "4", "--", "sleep", "100")
+def test_the_time_limit(tmp_path: Path, machine: tuple[str, ...]) -> None:
+    process = boot(*machine, "--timeout", "4", "--", "sleep", "100")
     session = session_of(process)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (124, b"vm: time limit of 4 s\n")
@@ -110,8 +120,8 @@ def test_the_time_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_nothing_is_left_when_the_runner_is_killed(tmp_path: Path, number: int) -> None:
-    process = boot("--", "sleep", "100")
+def test_nothing_is_left_when_the_runner_is_killed(tmp_path: Path, machine: tuple[str, ...], number: int) -> None:
+    process = boot(*machine, "--", "sleep", "100")
     session = session_of(process)
     process.send_signal(number)
     process.communicate(timeout=30)
