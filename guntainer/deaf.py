@@ -66,8 +66,8 @@ class Deaf:
         self._pressed = signal
         self._image = processes.command_line(self._pid)
         heard = self._heard(signal)
-        # who merely forks in this moment has no mind of its own about it
-        self._was_heard = heard and not processes.forking(self._pid)
+        # who merely forks in this moment has no mind of its own about it, but what it has started before may have
+        self._was_heard = heard and (not processes.forking(self._pid) or processes.heard_below(self._pid, signal))
         if heard or self._is_young():
             self._later(self._look_again, _KEY_AGAIN_S)
         else:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 
-from guntainer import errors
+from guntainer import errors, hostids
 
 _NAME = "guntainer"
 _LINK = f"/memfd:{_NAME} (deleted)"
@@ -24,6 +24,7 @@ _F_SEAL_EXEC = 0x0020  # Linux 6.3, <linux/fcntl.h>
 _PT_INTERP = 3
 _MOST_HEADERS = 1 << 16
 _BEGUN = "GUNTAINER_SEALED"
+_OVERFLOW_UID = 65534  # of whoever is not mapped: user_namespaces(7)
 
 
 def is_exposed(path: str) -> bool:
@@ -31,9 +32,11 @@ def is_exposed(path: str) -> bool:
 
     What belongs to nobody but root is out of reach, of whoever is not root. True where it can not be seen.
     """
+    # in a user namespace that does not have the host's root
+    root = 0 if os.geteuid() == hostids.UID else _OVERFLOW_UID
     try:
         found = os.stat(path)
-        return os.geteuid() == 0 or found.st_uid != 0 or bool(found.st_mode & 0o020) or os.access(path, os.W_OK)
+        return hostids.UID == 0 or found.st_uid != root or bool(found.st_mode & 0o020) or os.access(path, os.W_OK)
     except OSError:
         return True
 
@@ -79,24 +82,23 @@ def sealed(arguments: list[str], *, above: int = 0) -> tuple[int, list[str]]:
         OSError: of memfd_create(2) or a file that can not be read.
         ValueError: the interpreter is no ELF file.
     """
-    program = _program()
-    loader = elf_loader(program)
-    words = _for_loader(loader, program) if loader else [program]
-    return _copy(loader or program, above), [*words, *arguments]
+    name, file = _program()
+    loader = elf_loader(file)
+    words = _for_loader(loader, name, file) if loader else [name]
+    return _copy(loader or file, above), [*words, *arguments]
 
 
-def _for_loader(loader: str, program: str) -> list[str]:
+def _for_loader(loader: str, name: str, file: str) -> list[str]:
     """The loader's own words: ld.so(8).
 
     It takes the folder of the path that it is given for $ORIGIN, where a program may have its libraries. The kernel takes
     that of the file, so a link is followed; the interpreter gets the link's path all the same, by which it knows its venv.
     """
-    real = os.path.realpath(program)
-    if real != program:
-        with open(loader, "rb") as file:
-            if b"argv0" in file.read():  # glibc 2.33, and musl
-                return [program, "--argv0", program, real]
-    return [program, program]
+    if name != file:
+        with open(loader, "rb") as content:
+            if b"argv0" in content.read():  # glibc 2.33, and musl
+                return [name, "--argv0", name, file]
+    return [name, name] if os.path.realpath(name) == file else [file, file]
 
 
 def refused(error: Exception) -> errors.HostError:
@@ -139,16 +141,16 @@ def _integer(data: bytes, at: int, width: int) -> int:
     return int.from_bytes(data[at : at + width], sys.byteorder)
 
 
-def _program() -> str:
-    """The interpreter's path; where a script stands in its place, the file behind."""
-    path = sys.executable
-    try:
-        with open(path, "rb") as file:
-            if file.read(4) == b"\x7fELF":
-                return path
-    except OSError:
-        pass
-    return os.readlink(_EXE)
+def _program() -> tuple[str, str]:
+    """The path by which the interpreter knows itself, and its file: another one where a wrapper has that path."""
+    file = os.path.realpath(sys.executable)
+    if not is_sealed():
+        try:
+            if not os.path.samefile(_EXE, file):
+                file = os.readlink(_EXE)
+        except OSError:
+            pass  # without /proc
+    return sys.executable or file, file
 
 
 def _copy(path: str, above: int) -> int:

@@ -80,6 +80,8 @@ def plan(
         limits: (resource, soft, hard) to set before the command.
         mapped: whoever clones is in a user namespace with these maps already, in which the container stays.
         nested: it does not: it gets one below that, with the same ids, so that no capability of its reaches anybody else.
+            Always where it sees the host's processes: by /proc/PID/root it would get at the files of whoever is in the same
+            user namespace, ptrace(2), and a script's interpreter may be such a path as well.
         seccomp: a filter, as seccomp(2) takes it; empty: none.
         network: the index of the socket through which a private network is asked for; -1: there is none.
         cgroup: the index of the descriptor of the container's own control group; -1: it stays in the caller's.
@@ -97,7 +99,7 @@ def plan(
     if cgroup >= 0:
         flags &= ~abi.CLONE_NEWCGROUP
         operations.append(_into_cgroup(spec, _index(cgroup)))
-    if mapped and nested:
+    if mapped and (nested or isolation != FULL):
         maps = [_own_map_text(spec["linux"][kind]) for kind in ("uidMappings", "gidMappings")]
         operations.append(("map_ids", *maps))
     elif mapped:

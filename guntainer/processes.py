@@ -122,6 +122,12 @@ def heard_in_group(pid: int, signal: int) -> bool:
     return any(listens(other, signal) for other in descendants(pid) if _group(other) == pid)
 
 
+def heard_below(pid: int, signal: int) -> bool:
+    """The same, of the others in that group alone, and not of those that merely fork."""
+    below = (other for other in descendants(pid) if _group(other) == pid)
+    return any(listens(other, signal) and not forking(other) for other in below)
+
+
 def _group(pid: int) -> int:
     try:
         return os.getpgid(pid)

@@ -63,14 +63,19 @@ def spawn(namespace: int = -1) -> Zygote:
         HostError: no process or no descriptor is left.
     """
     descriptors.allow(descriptors.LEAST)
+    opened: list[FaultPipe | _socket.socket] = []
     try:
         faults = FaultPipe()
+        opened.append(faults)
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        opened += [ours, theirs]
         ours.setblocking(False)
         for sock in (ours, theirs):
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _QUEUE_BYTES)
         life, ours_alone = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
+        for one in opened:
+            one.close()
         raise _not_started("", error) from None
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     user = _USER if namespace >= 0 else -1

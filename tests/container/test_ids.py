@@ -307,3 +307,13 @@ def test_ids_that_the_kernel_refuses(
     assert "have ids mapped" in done.stdout + done.stderr or "map_ids" in done.stdout + done.stderr
     assert "SIGKILL" not in done.stdout + done.stderr
     traces.check()
+
+
+def test_the_hosts_init_is_found_with_a_range_as_well(a_range: None, guntainer: Run, small_archive: Path) -> None:
+    """Where the program is root in a user namespace, and the host's root is nobody in particular."""
+    from guntainer import assembly
+
+    if assembly.find_init() is None:
+        pytest.skip("this host has no static init")
+    done = guntainer("run", "--userns", "range", "--init", small_archive, "cat", "/proc/1/cmdline")
+    assert done.stdout.startswith("init\0--\0cat\0"), done.stdout + done.stderr

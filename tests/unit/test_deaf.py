@@ -28,23 +28,25 @@ def target(monkeypatch: pytest.MonkeyPatch) -> Target:
 
 
 @pytest.mark.parametrize(
-    ("at_once", "forks", "later", "killed"),
+    ("at_once", "forks", "below", "later", "killed"),
     [
-        (False, False, False, 1),
-        (True, False, True, 0),
-        (True, False, False, 0),  # it has answered, and done with its handler
-        (True, True, False, 1),  # it was only about to start something, and blocked all for that moment
-        (True, True, True, 0),  # it waits for signals, all of them
+        (False, False, False, False, 1),
+        (True, False, False, True, 0),
+        (True, False, False, False, 0),  # it has answered, and done with its handler
+        (True, True, False, False, 1),  # it was only about to start something, and blocked all for that moment
+        (True, True, False, True, 0),  # it waits for signals, all of them
+        (True, True, True, False, 0),  # it was about to start something, beside another that listens
     ],
 )
 def test_who_has_heard_a_key(
-    target: Target, monkeypatch: pytest.MonkeyPatch, at_once: bool, forks: bool, later: bool, killed: int
+    target: Target, monkeypatch: pytest.MonkeyPatch, at_once: bool, forks: bool, below: bool, later: bool, killed: int
 ) -> None:
     due: list[Callable[[], None]] = []
     deaf = Deaf(target, lambda call, _seconds: due.append(call), launched=0.0)  # type: ignore[arg-type]
     monkeypatch.setattr(processes, "forking", lambda pid: forks)
     monkeypatch.setattr(processes, "heard_in_group", lambda pid, signal: at_once)
-    assert deaf.typed(QUIT, int) == (at_once and not forks)
+    monkeypatch.setattr(processes, "heard_below", lambda pid, signal: below)
+    assert deaf.typed(QUIT, int) == (at_once and (not forks or below))
     monkeypatch.setattr(processes, "heard_in_group", lambda pid, signal: later)
     for call in due:
         call()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _socket
+import errno
 import fcntl
 import os
 import shutil
@@ -82,6 +84,7 @@ def test_a_static_interpreter_is_copied_itself(tmp_path: Path, monkeypatch: pyte
     content = elf(64, [(1, b"text")])
     (tmp_path / "python").write_bytes(content)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(exeseal, "_EXE", str(tmp_path / "python"))
     fd, words = exeseal.sealed(["-c", "pass"])
     try:
         assert os.pread(fd, 1 << 16, 0) == content
@@ -90,12 +93,24 @@ def test_a_static_interpreter_is_copied_itself(tmp_path: Path, monkeypatch: pyte
         os.close(fd)
 
 
-def test_a_script_in_the_interpreters_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "python").write_text("#!/bin/sh\n")
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    fd, words = exeseal.sealed([])
-    os.close(fd)
-    assert words[-1] == os.readlink("/proc/self/exe")
+@pytest.mark.parametrize("program", [None, "/bin/true"], ids=["a script", "a program"])
+def test_a_wrapper_in_the_interpreters_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str | None
+) -> None:
+    """What it executes is what has to be sealed."""
+    wrapper = tmp_path / "python"
+    wrapper.write_bytes(Path(program).read_bytes() if program else b"#!/bin/sh\n")
+    wrapper.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(wrapper))
+    fd, words = exeseal.sealed(["-ISc", "import sys; print('real')"])
+    try:
+        assert os.readlink("/proc/self/exe") in words
+        done = subprocess.run(
+            words, executable=f"/proc/self/fd/{fd}", pass_fds=[fd], capture_output=True, text=True, check=True
+        )
+    finally:
+        os.close(fd)
+    assert done.stdout == "real\n"
 
 
 def test_who_is_exposed(tmp_path: Path) -> None:
@@ -124,6 +139,21 @@ def test_a_helper_where_no_copy_can_be_had(monkeypatch: pytest.MonkeyPatch) -> N
         assert os.readlink(f"/proc/{helper.pid}/exe") == os.path.realpath(sys.executable)
     finally:
         helper.close()
+
+
+@pytest.mark.parametrize("owner, name", [(_socket, "socketpair"), (os, "pipe2")])
+def test_a_helper_where_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+    before = sorted(os.listdir("/proc/self/fd"))
+    pipe = spawn.FaultPipe()
+    monkeypatch.setattr(spawn, "FaultPipe", lambda: pipe)
+
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(owner, name, none_left)
+    with pytest.raises(errors.HostError, match="can not start the fork helper: Too many open files"):
+        spawn.spawn()
+    assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 def test_the_helper_executes_from_a_sealed_copy() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,19 @@ def test_what_proc_tells_of_who_is_there_and_who_is_not() -> None:
     assert not processes.alive(child) and processes.has_executed(child)
     assert processes.descendants(child) == [] and processes.command_line(child) == b"" and processes.writes(child) == 0
     assert not processes.decides(child, signal.SIGTERM) and not processes.heard_in_group(child, signal.SIGTERM)
+
+
+def test_who_below_a_process_hears_a_signal() -> None:
+    """One that catches it, in its group; not one that dies of it."""
+    code = (
+        "import os, signal, sys, time\nos.setpgid(0, 0)\nsignal.signal(signal.SIGQUIT, signal.SIG_DFL)\nready = os.pipe()\n"
+        "if os.fork() == 0:\n"
+        "    if sys.argv[1] == 'catch':\n        signal.signal(signal.SIGQUIT, lambda *_: None)\n"
+        "    os.write(ready[1], b'x')\n    time.sleep(60)\n"
+        "os.read(ready[0], 1)\nprint('up', flush=True)\ntime.sleep(60)\n"
+    )
+    for how in ("catch", "die"):
+        with subprocess.Popen([sys.executable, "-c", code, how], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None and process.stdout.readline() == b"up\n"
+            assert processes.heard_below(process.pid, signal.SIGQUIT) == (how == "catch")
+            os.killpg(process.pid, signal.SIGKILL)

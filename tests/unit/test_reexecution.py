@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from guntainer import exeseal
+from guntainer import exeseal, hostids
 
 pytestmark = pytest.mark.root
 
@@ -98,17 +98,30 @@ def test_a_loader_that_takes_no_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "link").symlink_to("file")
     link = str(tmp_path / "link")
-    assert exeseal._for_loader(str(tmp_path / "ld.so"), link) == [link, link]
+    loader, file = str(tmp_path / "ld.so"), str(tmp_path / "file")
+    assert exeseal._for_loader(loader, link, file) == [link, link]
+    assert exeseal._for_loader(loader, str(tmp_path / "wrapper"), file) == [file, file]
 
 
 def test_a_file_of_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be a sub-id of the caller's, which a container's root may act for; root is nobody's."""
     file = tmp_path / "python"
     file.write_bytes(b"")
-    monkeypatch.setattr(os, "geteuid", lambda: 4242)
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(hostids, "UID", 4242)
+    cases = [
+        (4242, 100005, 0o755, True),
+        (4242, 0, 0o755, False),
+        (4242, 0, 0o775, True),
+        (0, 65534, 0o755, False),  # seen from inside of a user namespace: the host's root
+        (0, 0, 0o755, True),
+        (0, 5, 0o755, True),
+    ]
     real = os.stat(file)
-    for owner, mode, exposed in ((100005, 0o755, True), (0, 0o755, False), (0, 0o775, True)):
+    for us, owner, mode, exposed in cases:
         found = os.stat_result((mode, *real[1:4], owner, *real[5:]))
-        monkeypatch.setattr(os, "stat", lambda _path, found=found: found)
-        assert exeseal.is_exposed(str(file)) == exposed
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "geteuid", lambda us=us: us)
+            patch.setattr(os, "access", lambda *_: False)
+            patch.setattr(os, "stat", lambda *_, found=found, **__: found)
+            answer = exeseal.is_exposed(str(file))
+        assert answer == exposed, (us, owner, mode)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Run, Traces
-from scopes import Scope, other_scope, scope
+from scopes import Scope, delegated, other_scope, scope
 
 pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("user_namespaces")]
 

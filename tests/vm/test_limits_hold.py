@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Traces
-from scopes import Scope, batch, scope
+from scopes import Scope, batch, delegated, scope
 
 pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("user_namespaces")]
 LOOP = "while :; do :; done"
