@@ -9,6 +9,7 @@ the fork helper; `run`, which has none, clones a guard: some system calls in the
 from __future__ import annotations
 
 import _signal
+import fcntl
 import os
 import select
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FEW = 16
-_RESERVED = 64
+_ABOVE = 256  # a launch uses descriptors at fixed numbers below this, and finds them free: see `descriptors.LEAST`
 _LIFE, _TARGET = 0, 1
 _POLLFD_BYTES = 8
 
@@ -27,17 +28,23 @@ _POLLFD_BYTES = 8
 class Living:
     """Descriptors of containers that may still live, of which the dead are let go of now and then.
 
+    They lie out of the way of launches, whose own must be at the numbers that they expect.
+
     Args:
         room: how many may be open; beyond that the older half is let go of, and left to its parent-death signal.
     """
 
-    def __init__(self, room: Callable[[], int] = lambda: os.sysconf("SC_OPEN_MAX") - _RESERVED) -> None:
+    def __init__(self, room: Callable[[], int] = lambda: os.sysconf("SC_OPEN_MAX") - _ABOVE) -> None:
         self._room = room
         self._fds: list[int] = []
         self._most = _FEW
 
     def add(self, pidfd: int) -> None:
-        self._fds.append(pidfd)
+        """Keep a copy of this descriptor; without room for one, the container is left to its parent-death signal."""
+        try:
+            self._fds.append(fcntl.fcntl(pidfd, fcntl.F_DUPFD_CLOEXEC, _ABOVE))
+        except OSError:
+            return
         if len(self._fds) >= self._most:
             self.forget_the_dead()
 

@@ -58,9 +58,8 @@ def serve(sock: _socket.socket, launches: child.Launches, living: guard.Living) 
         else:
             handed = [pidfd, mounts] if mounts >= 0 else [pidfd]
             rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(handed)}i", *handed))
-            if mounts >= 0:
-                fds += handed  # its init ends what it has started, and then itself: see `reaper`
-            else:
+            fds += handed
+            if mounts < 0:  # else its init ends what it has started, and then itself: see `reaper`
                 living.add(pidfd)
             sock.sendmsg([marshal.dumps((launch_id, pid, 0, ""))], [rights])
         for fd in fds:

@@ -62,7 +62,7 @@ def spawn(namespace: int = -1) -> Zygote:
     Raises:
         HostError: no process or no descriptor is left.
     """
-    descriptors.allow(descriptors.LEAST)
+    descriptors.allow(2 * descriptors.LEAST)  # the helper keeps one of each container, beside those of a launch
     opened: list[FaultPipe | _socket.socket] = []
     try:
         faults = FaultPipe()

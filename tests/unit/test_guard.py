@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from guntainer import descriptors
 from guntainer.init import guard
 
 pytestmark = pytest.mark.root
@@ -75,13 +77,39 @@ def until_it_waits(pid: int) -> list[str]:
     raise AssertionError(found)
 
 
+def keep(living: guard.Living, process: subprocess.Popen[bytes]) -> None:
+    pidfd = opened(process)
+    living.add(pidfd)
+    os.close(pidfd)
+
+
+def test_they_are_out_of_the_way_of_launches(sleepers: list[subprocess.Popen[bytes]]) -> None:
+    living = guard.Living()
+    for process in sleepers:
+        keep(living, process)
+    assert min(living._fds) >= descriptors.LEAST
+    for fd in living._fds:
+        os.close(fd)
+
+
+def test_without_room_nothing_is_kept(sleepers: list[subprocess.Popen[bytes]]) -> None:
+    living = guard.Living()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors.LEAST, hard))
+    try:
+        keep(living, sleepers[0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(living) == 0
+
+
 def test_the_dead_are_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "_FEW", 4)
     before = len(os.listdir("/proc/self/fd"))
     living = guard.Living()
     for _ in range(40):
         process = subprocess.Popen(["true"])
-        living.add(opened(process))
+        keep(living, process)
         process.wait()
         assert len(living) <= 4
     assert len(os.listdir("/proc/self/fd")) - before == len(living)
@@ -94,7 +122,7 @@ def test_those_that_live_are_killed(sleepers: list[subprocess.Popen[bytes]], mon
     monkeypatch.setattr(guard, "_FEW", 2)
     living = guard.Living()
     for process in sleepers:
-        living.add(opened(process))
+        keep(living, process)
     assert len(living) == 3
     living.kill()
     assert [process.wait(timeout=10) for process in sleepers] == [-signal.SIGKILL] * 3
@@ -106,7 +134,7 @@ def test_there_are_never_more_than_there_is_room_for(sleepers: list[subprocess.P
     living = guard.Living(lambda: 4)
     living._most = 4
     for _ in range(50):
-        living.add(opened(sleepers[0]))
+        keep(living, sleepers[0])
         assert len(living) < 4
     for fd in living._fds:
         os.close(fd)
