@@ -133,6 +133,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         remove_tree(str(tmp_path / name))
 
 
+def host_rootfs(folder: Path, *more: str) -> list[str]:
+    """Make an empty rootfs, and return the volumes with which this machine's programs run in it, read-only."""
+    for name in ("etc", "tmp", "usr", *more):
+        (folder / name).mkdir(parents=True)
+    places = ["/usr"]
+    for name in ("bin", "lib", "lib64"):
+        if os.path.islink(f"/{name}"):
+            (folder / name).symlink_to(f"usr/{name}")
+        elif name != "bin" and os.path.isdir(f"/{name}"):
+            places.append(f"/{name}")
+    if not sys.base_prefix.startswith("/usr"):
+        places.append(sys.base_prefix)
+    return [f"{place}:{place}:ro" for place in places]
+
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

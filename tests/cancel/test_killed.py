@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Run, Traces
+from conftest import Run, Traces, host_rootfs
 
 pytestmark = [pytest.mark.usefixtures("user_namespaces"), pytest.mark.root]
 
@@ -30,24 +30,13 @@ time.sleep(60)
 
 
 @pytest.fixture
-def rootfs(home: Path) -> Path:
+def volumes(home: Path) -> list[str]:
+    """With which Python runs in home/rootfs; /mark is home/mark."""
     if not os.path.exists(PYTHON):
         pytest.skip("there is no /usr/bin/python3 to run inside")
-    folder = home / "rootfs"
-    for name in ("etc", "tmp", "usr", "mark"):
-        (folder / name).mkdir(parents=True)
-    for name in ("bin", "lib", "lib64"):
-        if os.path.islink(f"/{name}"):
-            (folder / name).symlink_to(f"usr/{name}")
-    (home / "mark").mkdir(mode=0o777)
+    (home / "mark").mkdir()
     (home / "mark").chmod(0o777)
-    return folder
-
-
-def volumes(home: Path) -> list[str]:
-    real = [f"/{name}:/{name}:ro" for name in ("usr", "lib", "lib64") if os.path.isdir(f"/{name}")]
-    real = [text for text in real if not os.path.islink(text.split(":")[0])]
-    return [*real, f"{home}/mark:/mark"]
+    return [*host_rootfs(home / "rootfs", "mark"), f"{home}/mark:/mark"]
 
 
 def wait_for(condition: object, seconds: float = 20) -> None:
@@ -64,20 +53,20 @@ def start(*words: object) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("init", [[], ["--init"]], ids=["pid 1", "under an init"])
 @pytest.mark.parametrize("userns", ["auto", "single"])
-def test_run(home: Path, rootfs: Path, traces: Traces, guntainer: Run, userns: str, init: list[str]) -> None:
-    binds = [word for text in volumes(home) for word in ("-v", text)]
-    process = start("run", "--userns", userns, *init, *binds, rootfs, PYTHON, "-c", CLEARED)
+def test_run(home: Path, volumes: list[str], traces: Traces, guntainer: Run, userns: str, init: list[str]) -> None:
+    binds = [word for text in volumes for word in ("-v", text)]
+    process = start("run", "--userns", userns, *init, *binds, home / "rootfs", PYTHON, "-c", CLEARED)
     wait_for(lambda: (home / "mark" / "ready").exists() and (home / "mark" / "ready").read_text() == "xx")
     process.kill()
     process.wait()
     wait_for(lambda: traces.processes() == [])
-    guntainer("run", "--userns", userns, *binds, rootfs, "/bin/true")  # takes away what was left
+    guntainer("run", "--userns", userns, *binds, home / "rootfs", "/bin/true")  # takes away what was left
     traces.check()
 
 
 @pytest.mark.parametrize("userns", ["auto", "single"])
-def test_batch(home: Path, rootfs: Path, traces: Traces, guntainer: Run, userns: str) -> None:
-    common = {"rootfs": str(rootfs), "volumes": volumes(home)}
+def test_batch(home: Path, volumes: list[str], traces: Traces, guntainer: Run, userns: str) -> None:
+    common = {"rootfs": str(home / "rootfs"), "volumes": volumes}
     jobs = {"a": {**common, "command": [PYTHON, "-c", CLEARED], "repeat": 3}}
     (home / "jobs.json").write_text(json.dumps({"jobs": jobs}))
     process = start("batch", "-j3", "--userns", userns, home / "jobs.json")
@@ -85,8 +74,8 @@ def test_batch(home: Path, rootfs: Path, traces: Traces, guntainer: Run, userns:
     process.kill()
     process.wait()
     wait_for(lambda: traces.processes() == [])
-    binds = [word for text in volumes(home) for word in ("-v", text)]
-    guntainer("run", "--userns", userns, *binds, rootfs, "/bin/true")
+    binds = [word for text in volumes for word in ("-v", text)]
+    guntainer("run", "--userns", userns, *binds, home / "rootfs", "/bin/true")
     traces.check()
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Run, Traces
+from conftest import Run, Traces, host_rootfs
 
 from guntainer import capabilities
 from guntainer.spec import MASKED, READ_ONLY
@@ -189,14 +189,7 @@ def snake(home: Path) -> list[object]:
     if not os.path.exists(PYTHON):
         pytest.skip("there is no /usr/bin/python3 to attack with")
     rootfs = home / "snake"
-    for name in ("etc", "tmp", "usr"):
-        (rootfs / name).mkdir(parents=True)
-    for name in ("bin", "lib", "lib64"):
-        if os.path.islink(f"/{name}"):
-            (rootfs / name).symlink_to(f"usr/{name}")
-    binds = ["-v", "/usr:/usr:ro"]
-    if not os.path.islink("/lib"):
-        binds += [word for name in ("/lib", "/lib64") if os.path.isdir(name) for word in ("-v", f"{name}:{name}:ro")]
+    binds = [word for text in host_rootfs(rootfs) for word in ("-v", text)]
     return [*binds, rootfs]
 
 

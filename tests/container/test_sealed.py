@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Run, Traces
+from conftest import Run, Traces, host_rootfs
 
 from guntainer.init import FAULTS, INIT, child
 from guntainer.kernel.program import HEADER_WORDS
@@ -216,14 +216,7 @@ class Owned:
         shutil.copy(os.path.realpath(sys.executable), self.file)
         self.file.chmod(0o755)
         self.rootfs = home / "snake"
-        for name in ("etc", "tmp", "usr"):
-            (self.rootfs / name).mkdir(parents=True)
-        for name in ("bin", "lib", "lib64"):
-            if os.path.islink(f"/{name}"):
-                (self.rootfs / name).symlink_to(f"usr/{name}")
-        self.seen = [name for name in ("/usr", "/lib", "/lib64") if os.path.isdir(name) and not os.path.islink(name)]
-        if not sys.base_prefix.startswith("/usr"):
-            self.seen.append(sys.base_prefix)
+        self.volumes = host_rootfs(self.rootfs)
         (self.rootfs / "script").write_text(INTERPRETER)
         (self.rootfs / "script").chmod(0o755)
         libraries = os.pathsep.join([*filter(None, sys.path), os.environ["PYTHONPATH"]])
@@ -237,10 +230,9 @@ class Owned:
 
     def line(self, how: str, home: Path, userns: str) -> list[str]:
         if how == "run":
-            binds = [word for name in self.seen for word in ("-v", f"{name}:{name}:ro")]
+            binds = [word for text in self.volumes for word in ("-v", text)]
             return ["run", "--userns", userns, *binds, str(self.rootfs), "/script"]
-        binds = [f"{name}:{name}:ro" for name in self.seen]
-        job = {"rootfs": str(self.rootfs), "command": ["/script"], "volumes": binds}
+        job = {"rootfs": str(self.rootfs), "command": ["/script"], "volumes": self.volumes}
         (home / "jobs.json").write_text(json.dumps({"jobs": {"one": job}}))
         return ["batch", "--userns", userns, str(home / "jobs.json")]
 
