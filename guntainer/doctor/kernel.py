@@ -9,7 +9,7 @@ import sys
 
 from guntainer.doctor.finding import Finding, degraded, missing, ok
 from guntainer.doctor.namespaces import user_trial
-from guntainer.kernel import abi, program, syscalls
+from guntainer.kernel import abi, machine_code, program, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def version(around: Circumstances) -> Finding:
         )
     if not around.host.exists("/proc/self/ns/user"):
         return missing(f"{name} has no user namespaces: CONFIG_USER_NS is needed")
-    if host.machine in program.MACHINE_CODE and not program.has_machine_code():
+    if host.machine in machine_code.MACHINE_CODE and not program.has_machine_code():
         return degraded(f"{name}; a policy forbids machine code of ours, so launches take longer")
     return ok(name)
 

@@ -51,7 +51,7 @@ def test_the_other_one_is_used(guntainer: Run, box: Box, place: Path, outside: s
 
 
 def test_a_batch_asks_and_says_so_once(guntainer: Run, box: Box, place: Path, home: Path, outside: str) -> None:
-    asked = f'case "$1" in --version|--help) echo "$0 $1" >> {home}/work/asked;; esac'
+    asked = f'case "$1" in --version|--help) echo "$0 $1" >> {home / "work" / "asked"};; esac'
     real(place, "slirp4netns", before=asked)
     path = fake(place, "pasta", f"{asked}\necho pasta {OLD['pasta']}", version="")
     with server(outside) as found:
@@ -133,7 +133,7 @@ def test_a_tool_that_does_not_answer(box: Box, place: Path, outside: str, traces
 def test_a_signal_while_a_tool_is_asked(
     box: Box, place: Path, home: Path, traces: Traces, number: signal.Signals
 ) -> None:
-    fake(place, "pasta", f"echo up > {home}/work/up; {place}/nap 600", version="")
+    fake(place, "pasta", f"echo up > {home / 'work' / 'up'}; {place}/nap 600", version="")
     with running("run", *box("print('ran')")) as process:
         until((home / "work" / "up").exists)
         process.send_signal(number)

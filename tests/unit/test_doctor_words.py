@@ -201,7 +201,7 @@ def test_an_old_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "CONFIG_USER_NS" in kernel.version(around(tmp_path)).found
     assert kernel.version(around(tmp_path, proc__self__ns__user="")).status == OK
     monkeypatch.setattr(kernel.program, "has_machine_code", lambda: False)
-    if os.uname().machine in kernel.program.MACHINE_CODE:
+    if os.uname().machine in kernel.machine_code.MACHINE_CODE:
         assert kernel.version(around(tmp_path)).status == DEGRADED
 
 
