@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 BOUND_S = 5.0
 """A few milliseconds are usual, on an idle machine."""
+_GONE_S = 2.0
+_LOOK_AGAIN_S = 0.001
 _BYTES = 1 << 16
 SIGNALS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGPIPE)
 """Which a tool does not ignore because we do."""
@@ -103,9 +105,21 @@ class _Asked:
             except (ProcessLookupError, PermissionError):
                 pass
             os.waitpid(pid, 0)
+            _wait_for_group(pid)
         for fd in self._open:
             os.close(fd)
         self._open.clear()
+
+
+def _wait_for_group(group: int) -> None:
+    """What a tool has started is nobody's child of ours: killed, but it has yet to end, on a busy machine."""
+    deadline = time.monotonic() + _GONE_S
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except OSError:
+            return  # there is nobody, or nobody of ours
+        time.sleep(_LOOK_AGAIN_S)
 
 
 def _listen(asked: list[_Asked]) -> None:
