@@ -96,12 +96,12 @@ def main() -> int:
     ground = Ground(Path(tempfile.mkdtemp(prefix="guntainer-bench-", dir=place)), rootfs)
     outcomes: list[Outcome] = []
     try:
-        for name, why in ground.absent.items():
-            print(f"{name:8} left out: {why}")
         for name in args.cases or CASES:
             outcome: Outcome = importlib.import_module(f"bench.{name}").bench(ground, args.rounds)
             print(outcome.table(), flush=True)
             outcomes.append(outcome)
+        for name, why in ground.absent.items():
+            print(f"{name:8} left out: {why}")
     finally:
         ground.close()
     write(known, outcomes)

@@ -31,6 +31,8 @@ class Ground:
         self.archive = self.archives[-1]
         self.guntainer = str(Path(sys.executable).parent / "guntainer")
         self.absent: dict[str, str] = {}
+        """Peers that were asked for and can not be had, and why."""
+        self._tried: set[str] = set()
         os.environ["XDG_RUNTIME_DIR"] = str(folder / "run")
         os.environ["TMPDIR"] = str(folder / "tmp")
         os.environ["GUNTAINER_STORE"] = str(folder / "store")
@@ -40,7 +42,6 @@ class Ground:
         self.tree = self.trees[-1]
         for archive in self.archives:
             run([self.guntainer, "run", str(archive), "/bin/true"])
-        self._probe()
 
     def _unpack(self, archive: Path) -> Path:
         tree = self.folder / "trees" / archive.name.split("-")[2]
@@ -48,26 +49,29 @@ class Ground:
         subprocess.run(["tar", "-xzf", archive, "-C", tree, "--no-same-owner"], check=True)
         return tree
 
-    def _probe(self) -> None:
-        for name, line in {
-            "bwrap": self.bwrap("/bin/true"),
-            "crun": self.oci("crun", "probe", ["/bin/true"]),
-            "runc": self.oci("runc", "probe", ["/bin/true"]),
-            "podman": self.podman(["/bin/true"]),
-        }.items():
-            if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None:
-                self.absent[name] = "not installed"
-                continue
-            try:
-                if name == "podman":
-                    for tag, archive in enumerate(self.archives):
-                        run([*self._podman(), "import", str(archive), f"alpine-{tag}"])
-                run(line)
-            except RuntimeError as error:
-                self.absent[name] = str(error).splitlines()[0][-200:]
-
     def has(self, name: str) -> bool:
+        """Whether a peer works here. It is tried when a case first asks: podman leaves a process in our control group, in which
+        others could then have no groups."""
+        if name not in self._tried:
+            self._tried.add(name)
+            why = self._refusal(name)
+            if why:
+                self.absent[name] = why
         return name not in self.absent
+
+    def _refusal(self, name: str) -> str:
+        if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None:
+            return "not installed"
+        try:
+            if name == "podman":
+                for tag, archive in enumerate(self.archives):
+                    run([*self._podman(), "import", str(archive), f"alpine-{tag}"])
+                run(self.podman(["/bin/true"]))
+            else:
+                run(self.bwrap("/bin/true") if name == "bwrap" else self.oci(name, "probe", ["/bin/true"]))
+        except RuntimeError as error:
+            return str(error).splitlines()[0][-200:]
+        return ""
 
     def bwrap(self, *command: str, tree: Path | None = None) -> list[str]:
         """bwrap with all the namespaces that we make but the network, and its own /proc, /dev, /tmp."""
@@ -124,7 +128,7 @@ class Ground:
         return f"seq {count} | xargs -P{parallel} -I{{}} {quoted}"
 
     def close(self) -> None:
-        if self.has("podman"):
+        if "podman" in self._tried and self.has("podman"):
             subprocess.run([*self._podman(), "rmi", "-af"], capture_output=True, check=False)
             subprocess.run([*self._podman(), "system", "migrate"], capture_output=True, check=False)
             subprocess.run(

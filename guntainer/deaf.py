@@ -23,7 +23,6 @@ _YOUNG_S = 1.0  # a command of this age may be about to set its handlers
 _KEY_AGAIN_S = 0.1
 _COUNT_S = 0.2
 _JUDGE_S = 0.05
-READER_AGAIN_S = 0.2  # longer than the judging takes
 _AT_ONCE_S = 0.05
 
 

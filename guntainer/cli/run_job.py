@@ -185,11 +185,12 @@ def _environment(args: Options) -> dict[str, str]:
 
 
 def _variable(found: dict[str, str], text: str, where: str) -> None:
-    key, equals, value = text.partition("=")
-    if key.startswith("export "):
-        raise errors.UsageError(f"{where}: {values.quoted(key)}: it is no shell script", hint='leave the "export" out')
-    _option(where, values.check_env_name, key)
-    if equals:
+    if text.startswith("export "):
+        raise errors.UsageError(
+            f"{where}: {values.quoted(text.partition('=')[0])}: it is no shell script", hint='leave the "export" out'
+        )
+    key, value = _option(where, values.parse_env, text)
+    if value is not None:
         found[key] = value
     elif key in os.environ:
         found[key] = os.environ[key]

@@ -151,7 +151,8 @@ def check_text(text: str) -> str:
     except UnicodeEncodeError:
         raise errors.UsageError("holds half of a surrogate pair, which is no character") from None
     if length > LONGEST_ARGUMENT:
-        raise errors.UsageError(f"is {length} bytes long, and the kernel takes at most {LONGEST_ARGUMENT} at once")
+        why = f"is {length} bytes long, and the kernel takes at most {LONGEST_ARGUMENT} at once"
+        raise errors.UsageError(why, hint="shorten it, or pass it as a file")
     return text
 
 

@@ -192,6 +192,8 @@ def test_env_files(tree: Path, guntainer: Run, home: Path) -> None:
     done = guntainer("run", "--env-file", home / "env", tree, "sh", "-c", 'printf "%s|" "$A" "$B" "$C"')
     assert done.stdout == "x\u2028y  |2|a=b|"
     refused(guntainer("run", "--env-file", "/dev/zero", tree, "true"), "/dev/zero", "larger than")
+    (home / "env").write_bytes(b"A=1\nB=x\0y\n")
+    refused(guntainer("run", "--env-file", home / "env", tree, "true"), "env:2", "NUL")
 
 
 def test_a_long_path(tree: Path, guntainer: Run) -> None:

@@ -79,20 +79,20 @@ def delegated() -> Path:
     return folder
 
 
-@pytest.fixture
-def scope(delegated: Path, home: Path) -> Iterator[Scope]:
-    """One of this test's own, which must be left as it was found."""
-    made = Scope(delegated / f"{home.name}.scope")
+def _made(path: Path) -> Iterator[Scope]:
+    made = Scope(path)
     made.path.mkdir()
     yield made
     assert made.is_as_found(), (made.groups, made.controllers)
     made.path.rmdir()
+
+
+@pytest.fixture
+def scope(delegated: Path, home: Path) -> Iterator[Scope]:
+    """One of this test's own, which must be left as it was found."""
+    yield from _made(delegated / f"{home.name}.scope")
 
 
 @pytest.fixture
 def other_scope(delegated: Path, home: Path) -> Iterator[Scope]:
-    made = Scope(delegated / f"{home.name}-other.scope")
-    made.path.mkdir()
-    yield made
-    assert made.is_as_found(), (made.groups, made.controllers)
-    made.path.rmdir()
+    yield from _made(delegated / f"{home.name}-other.scope")
