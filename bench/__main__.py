@@ -22,7 +22,9 @@ from pathlib import Path
 from bench.measure import Outcome
 from bench.peers import Ground
 
-CASES = ("throughput", "start", "layers", "cold", "scale", "stream", "matrix")
+CASES = (
+    "throughput", "start", "layers", "cold", "scale", "stream", "matrix", "unpack", "crowd", "removal", "gaps",
+)  # fmt: skip
 HERE = Path(__file__).resolve().parent
 
 

@@ -59,6 +59,13 @@ class Ground:
                 self.absent[name] = why
         return name not in self.absent
 
+    def installed(self, name: str) -> bool:
+        """Whether there is such a program."""
+        there = shutil.which(name) is not None
+        if not there:
+            self.absent[name] = "not installed"
+        return there
+
     def _refusal(self, name: str) -> str:
         if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None:
             return "not installed"

@@ -9,7 +9,8 @@ from __future__ import annotations
 import marshal
 import os
 
-from guntainer import capabilities, descriptors, errors, exeseal, hostids, idmap, planner, rootfs, skeleton, spec
+from guntainer import capabilities, descriptors, errors, exeseal, hostids, idmap, planner, skeleton, spec
+from guntainer import rootfs as rootfs_
 from guntainer.jobs.model import NO_LIMITS
 from guntainer.value import Value
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from guntainer.cgroups.cgroup import Cgroup
     from guntainer.cgroups.limiter import Granted, Limiter
     from guntainer.jobs.model import Job, Limits
+    from guntainer.rootfs import Rootfs
     from guntainer.runfolder import RunFolder
     from guntainer.spec import Spec
 
@@ -44,20 +46,21 @@ class Ground:
         self.ids = ids
         self.assemblies: dict[Any, Assembly] = {}
         self._skeletons: dict[tuple[Any, ...], str] = {}
-        self._distributions: dict[str, bool] = {}
+        self._distributions: dict[tuple[str, ...], bool] = {}
         self._filters: dict[tuple[str, frozenset[str], bool], bytes] = {}
         self.limiter: Limiter | None = None
         """Set before the first container that has limits."""
         self._cgroups: bool | None = None
-        self._accounts: dict[tuple[str, str | None], spec.Account] = {}
+        self._accounts: dict[tuple[tuple[str, ...], str | None], spec.Account] = {}
         self._empty: dict[str, str] = {}
 
-    def skeleton(self, job: Job, tree: str) -> str:
-        """The skeleton layer for a job on a tree."""
-        with_apt = self.emulates_root(job, tree)
-        key = (job.hostname, job.network, job.dns, job.add_hosts, tree, with_apt)
+    def skeleton(self, job: Job, rootfs: Rootfs) -> str:
+        """The skeleton layer for a job on a rootfs."""
+        with_apt = self.emulates_root(job, rootfs)
+        folders = rootfs.folders
+        key = (job.hostname, job.network, job.dns, job.add_hosts, folders, with_apt)
         if key not in self._skeletons:
-            with_etc = _is_folder(f"{tree}/etc") is not False
+            with_etc = rootfs_.is_folder(folders, "etc") is not False
             self._skeletons[key] = skeleton.layer(
                 self.shared + "/skeleton",
                 hostname=job.hostname,
@@ -65,26 +68,27 @@ class Ground:
                 dns=job.dns,
                 add_hosts=job.add_hosts,
                 with_etc=with_etc,
-                with_apt=with_apt and all(_is_folder(f"{tree}/{path}") for path in _APT_FOLDERS),
+                with_apt=with_apt and all(rootfs_.is_folder(folders, path) for path in _APT_FOLDERS),
             )
         return self._skeletons[key]
 
-    def account(self, tree: str, user: str | None) -> spec.Account:
-        """Who `user` is in a tree."""
-        key = (tree, user)
+    def account(self, rootfs: Rootfs, user: str | None) -> spec.Account:
+        """Who `user` is in a rootfs."""
+        key = ((rootfs.accounts,) if rootfs.accounts else rootfs.folders, user)
         if key not in self._accounts:
-            self._accounts[key] = rootfs.account(tree, user)
+            self._accounts[key] = rootfs_.account(*key)
         return self._accounts[key]
 
-    def emulates_root(self, job: Job, tree: str) -> bool:
+    def emulates_root(self, job: Job, rootfs: Rootfs) -> bool:
         """Whether what only a root with many ids can do is to succeed without doing anything."""
         if job.root_emulation != "auto":
             return job.root_emulation == "on"
         if self.ids.kind != idmap.SINGLE:
             return False
-        if tree not in self._distributions:
-            self._distributions[tree] = rootfs.has_package_manager(tree)
-        return self._distributions[tree]
+        folders = rootfs.folders
+        if folders not in self._distributions:
+            self._distributions[folders] = rootfs_.has_package_manager(folders)
+        return self._distributions[folders]
 
     def filter(self, job: Job, *, emulate_root: bool) -> bytes:
         """The seccomp filter of a job; empty where it has none."""
@@ -153,6 +157,15 @@ def _no_folder() -> RunFolder:
     raise AssertionError("nothing is written yet")
 
 
+class Copied(Value):
+    """A private copy of a rootfs, where overlayfs is refused: see `copying`."""
+
+    layer: str
+    """The folder of a writable layer; the copy is its `upper`."""
+    scratch: str
+    """How it was copied, as the result has it."""
+
+
 class Assembly(Value):
     """A container ready to be launched."""
 
@@ -167,7 +180,7 @@ class Assembly(Value):
 
 def assemble(
     job: Job,
-    tree: str,
+    rootfs: Rootfs,
     ground: Ground,
     stdio: planner.Stdio,
     *,
@@ -175,29 +188,29 @@ def assemble(
     term: str = "xterm",
     init: str = "",
     isolation: str = planner.FULL,
-    copied: str = "",
+    copied: Copied | None = None,
     network: int = -1,
     cgroup: int = -1,
 ) -> Assembly:
-    """Everything for one launch of `job` on the rootfs at `tree`.
+    """Everything for one launch of `job` on `rootfs`.
 
     Args:
         init, network, cgroup: as `planner.plan` takes them.
-        copied: a layer with a private copy of the tree, where overlayfs is refused: see `copying`.
+        copied: what it runs on instead of an overlay.
 
     Raises:
         UsageError: a mount or a user that makes no sense.
         HostError: no room for the writable layer.
     """
-    layer = copied or ("" if job.scratch.kind == "memory" else ground.run().layer())
+    layer = copied.layer if copied else ("" if job.scratch.kind == "memory" else ground.run().layer())
     # Copies of one job differ in nothing that a plan holds. Bind mounts are looked at each time: their sources may change.
     ways = (stdio, terminal, term, init, isolation, network, cgroup)
-    key = (*(getattr(job, name) for name in _PLANNED), tree, layer, *ways)
+    key = (*(getattr(job, name) for name in _PLANNED), rootfs.base, rootfs.lowers, layer, *ways)
     known = None if job.mounts or copied else ground.assemblies.get(key)
     if known is not None:
         return known
     try:
-        made = _assemble(job, tree, ground, stdio, layer, terminal, term, init, isolation, copied, network, cgroup)
+        made = _assemble(job, rootfs, ground, stdio, layer, terminal, term, init, isolation, copied, network, cgroup)
     except BaseException:
         if layer and not copied:
             ground.run().give_back(layer)
@@ -210,7 +223,7 @@ def assemble(
 
 
 _PLANNED = (
-    *("command", "env", "workdir", "user", "hostname", "network", "init", "read_only", "scratch"),
+    *("command", "env", "workdir", "make_workdir", "user", "hostname", "network", "init", "read_only", "scratch"),
     *("dns", "add_hosts", "limits"),
     *("cap_add", "cap_drop", "no_new_privileges", "seccomp", "unmask", "privileged", "root_emulation"),
 )
@@ -219,7 +232,7 @@ _REMEMBERED = 256
 
 def _assemble(
     job: Job,
-    tree: str,
+    rootfs: Rootfs,
     ground: Ground,
     stdio: planner.Stdio,
     layer: str,
@@ -227,22 +240,26 @@ def _assemble(
     term: str,
     init: str,
     isolation: str,
-    copied: str,
+    copied: Copied | None,
     network: int,
     cgroup: int,
 ) -> Assembly:
     granted = ground.granted(job.limits) if job.limits != NO_LIMITS else None
     if granted is not None:
         job = job.replace(limits=granted.limits)
+    if rootfs.accounts:
+        from guntainer import hosttree
+
+        job = hosttree.with_names(job, rootfs, ground.skeleton(job, rootfs))
     spec.check_mounts(job)
     _check_privileges(job)
-    account = ground.account(tree, job.user)
+    account = ground.account(rootfs, job.user)
     if ground.ids.kind == idmap.SINGLE:
         account = account.replace(groups=())  # setgroups(2) is denied where one id is mapped
     uids, gids = _maps(account, ground.ids)
     config = spec.for_job(
         job,
-        tree=tree,
+        tree=rootfs.folders[0],
         account=account,
         uids=uids,
         gids=gids,
@@ -252,9 +269,11 @@ def _assemble(
         term=term,
     )
     if copied:
-        root, scratch = planner.Root(folder=f"{copied}/upper"), "copy"
+        root, scratch = planner.Root(folder=f"{copied.layer}/upper"), copied.scratch
     else:
-        root, scratch = _layered(job, (ground.skeleton(job, tree), tree), ground.empty_folder("mount"), layer)
+        lowers = (ground.skeleton(job, rootfs), *rootfs.lowers)
+        root, scratch = _layered(job, lowers, ground.empty_folder("mount"), layer)
+        root = root.replace(base=rootfs.base)
     root = root.replace(empty=ground.empty_folder("empty"))
     plan = planner.plan(
         config,
@@ -266,7 +285,7 @@ def _assemble(
         isolation=isolation,
         mapped=ground.ids.kind == idmap.RANGE,
         nested=not spec.capabilities_of(job) <= capabilities.DEFAULT,
-        seccomp=ground.filter(job, emulate_root=ground.emulates_root(job, tree)),
+        seccomp=ground.filter(job, emulate_root=ground.emulates_root(job, rootfs)),
         network=network,
         cgroup=cgroup,
     )
@@ -307,14 +326,6 @@ def _maps(account: spec.Account, ids: idmap.Ids) -> tuple[tuple[idmap.Extent, ..
                 f"{kind} {number}: only 0 to {idmap.COUNT - 1} are mapped", hint="or --userns single"
             )
     return ids.uids, ids.gids
-
-
-def _is_folder(path: str) -> bool | None:
-    """Whether a path is a folder itself, not a link to one; None where there is nothing."""
-    try:
-        return os.lstat(path).st_mode & 0o170000 == 0o040000
-    except OSError:
-        return None
 
 
 def _layered(job: Job, lowers: tuple[str, ...], point: str, layer: str) -> tuple[planner.Root, str]:

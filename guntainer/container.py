@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from guntainer.assembly import Copied
     from guntainer.cgroups.cgroup import Cgroup
     from guntainer.cgroups.usage import Usage
     from guntainer.jobs.model import Job
     from guntainer.launcher.client import Child, Launcher
     from guntainer.network.attached import Attached
+    from guntainer.rootfs import Rootfs
     from guntainer.stdio import Stdio
 
 
@@ -59,14 +61,14 @@ class Container:
     def __init__(
         self,
         job: Job,
-        tree: str,
+        rootfs: Rootfs,
         ground: assembly.Ground,
         launcher: Launcher,
         open_stdio: Callable[[], Stdio],
         note: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self._job = job
-        self._tree = tree
+        self._rootfs = rootfs
         self._ground = ground
         self._launcher = launcher
         self._open_stdio = open_stdio
@@ -108,13 +110,14 @@ class Container:
         network_notes: list[str] = []
         given = Handover(self._job, self._ground, stdio.fds, network_notes.append)
         try:
-            layer = copied = await self._copied() if copy else ""
+            copied = await self._copied() if copy else None
+            layer = copied.layer if copied else ""
             given.open()
             if given.link is not None:
                 from guntainer.network.attached import Attached
 
                 self._network = Attached(given.link, self.kill)
-            made = given.assemble(self._tree, stdio.plan, isolation=isolation, copied=copied)
+            made = given.assemble(self._rootfs, stdio.plan, isolation=isolation, copied=copied)
             layer = made.layer
             given.limit(made)
             self._child = await self._launcher.launch(made.plan, given.fds, data=made.data)
@@ -147,23 +150,24 @@ class Container:
             if layer:
                 await self._give_back(layer)
 
-    async def _copied(self) -> str:
+    async def _copied(self) -> Copied:
         """A layer with a copy of the rootfs."""
         from guntainer.copying import Copying
 
-        copying = Copying(self._job, self._tree, self._ground)
+        copying = Copying(self._job, self._rootfs, self._ground)
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
         loop.add_reader(copying.pidfd, ended.set)
         try:
-            await ended.wait()
+            try:
+                await ended.wait()
+            finally:
+                loop.remove_reader(copying.pidfd)
+            return copying.finish()
         except BaseException:
-            loop.remove_reader(copying.pidfd)
             copying.stop()
             await self._give_back(copying.layer)
             raise
-        loop.remove_reader(copying.pidfd)
-        return copying.finish()
 
     def _limited(self, outcome: Outcome, cgroup: Cgroup | None) -> Outcome:
         """What its limits have done to it, and which of them are not in force."""
@@ -238,7 +242,7 @@ class Container:
     async def _stop(self) -> None:
         """Ask, wait, force; returns when the container's init has been reaped."""
         assert self._child is not None and self._ended is not None
-        steps = stopping.stop(self._child.target, self._job.stop_signal, self._job.stop_timeout_s)
+        steps = stopping.stop(self._child.target, self._job.asks_with, self._job.stop_timeout_s)
         for wait_s in steps:
             done, _ = await asyncio.wait({self._ended}, timeout=wait_s)
             if done or self._killed:

@@ -3,9 +3,11 @@
     GuntainerError            125   guntainer itself could not do it
     ├── UsageError            125   `run` with bad options or values (2 in every other command)
     ├── JobFileError            2   a job file with one or more problems, all of them listed
+    ├── StepFailed              1   a command of a build has failed
     ├── RootfsError           125   what was given as ROOTFS is missing, unreadable or not usable
     │   ├── ArchiveError      125   the archive is damaged, cut, encrypted or not an archive
-    │   └── ArchiveRefused    125   an entry of the archive would have left the rootfs, or a limit was passed
+    │   ├── ArchiveRefused    125   an entry of the archive would have left the rootfs, or a limit was passed
+    │   └── RemoteError       125   a server can not be reached, does not give it, or gives something else
     ├── StoreError            125   the store can not be read or written
     ├── HostError             125   the host lacks something: user namespaces, a library
     │   ├── NamespaceRefused  125   a kind of namespace can not be had here at all
@@ -25,7 +27,7 @@ from __future__ import annotations
 import os
 
 USAGE = 2  # batch and the other commands: bad usage or a bad file
-FAILED = 1  # batch: a job failed
+FAILED = 1  # batch: a job failed; build: a step did
 TIMEOUT = 124  # as timeout(1)
 OWN_FAILURE = 125  # as docker and podman
 NOT_EXECUTABLE = 126  # as sh(1)
@@ -64,6 +66,12 @@ class JobFileError(GuntainerError):
         self.problems = problems
 
 
+class StepFailed(GuntainerError):
+    """A command of a build has ended with another code than 0, or by a signal."""
+
+    exit_code = FAILED
+
+
 class RootfsError(GuntainerError):
     """What was given as a rootfs can not be used."""
 
@@ -74,6 +82,10 @@ class ArchiveError(RootfsError):
 
 class ArchiveRefused(RootfsError):
     """An archive holds an entry that is not let into a rootfs, or more than the limits allow."""
+
+
+class RemoteError(RootfsError):
+    """A server can not be reached, does not give what was asked for, or gives something else."""
 
 
 class StoreError(GuntainerError):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from guntainer.jobs.model import Job
     from guntainer.ladder import Rung
     from guntainer.network.link import Link
+    from guntainer.rootfs import Rootfs
     from guntainer.terminal import Terminal
 
 _LAUNCH_ID = 1  # no others go through this fault pipe at the same time
@@ -39,7 +40,7 @@ class Foreground:
     def __init__(
         self,
         job: Job,
-        tree: str,
+        rootfs: Rootfs,
         ground: assembly.Ground,
         *,
         terminal: bool,
@@ -47,7 +48,7 @@ class Foreground:
         note: Callable[..., None] = lambda *_: None,
     ):
         self._job = job
-        self._tree = tree
+        self._rootfs = rootfs
         self._ground = ground
         self._terminal = terminal
         self._descend = descend
@@ -58,6 +59,8 @@ class Foreground:
         self.usage: Usage | None = None
         """What the container has used; of one with limits."""
         self.layer = ""
+        self.asked = 0
+        """The signal for which it was asked to end, whatever came of that."""
 
     def run(self) -> report.Exit:
         """Launch, wait, stop on demand; the terminal and the signals are as before when this returns."""
@@ -89,7 +92,7 @@ class Foreground:
         given: Handover | None = None
         guarded: guard.Guard | None = None
         try:
-            copied = self._copied(signals) if copy else ""
+            copied = self._copied(signals) if copy else None
             if self._terminal:
                 tty = _open_terminal(wait, streams)
             given = Handover(self._job, self._ground, streams, self._warn)
@@ -119,13 +122,17 @@ class Foreground:
     def _warn(self, text: str) -> None:
         self._note(text, "warning")
 
-    def _assemble(self, given: Handover, tty: Terminal | None, isolation: str, copied: str) -> assembly.Assembly:
+    def _assemble(
+        self, given: Handover, tty: Terminal | None, isolation: str, copied: assembly.Copied | None
+    ) -> assembly.Assembly:
         if given.link is not None:
             for text in given.link.published():
                 self._note(text)
         stdio = planner.Stdio() if tty is None else planner.Stdio(terminal=0, rows=tty.rows, columns=tty.columns)
         term = os.environ.get("TERM") or "xterm"
-        made = given.assemble(self._tree, stdio, isolation=isolation, copied=copied, terminal=self._terminal, term=term)
+        made = given.assemble(
+            self._rootfs, stdio, isolation=isolation, copied=copied, terminal=self._terminal, term=term
+        )
         self.layer = made.layer
         given.limit(made)
         if given.cgroup is not None:
@@ -133,11 +140,11 @@ class Foreground:
                 self._warn(text)
         return made
 
-    def _copied(self, signals: SignalPipe) -> str:
+    def _copied(self, signals: SignalPipe) -> assembly.Copied:
         """A layer with a copy of the rootfs, where overlayfs is refused; a signal that would stop the container ends it."""
         from guntainer.copying import Copying
 
-        copying = Copying(self._job, self._tree, self._ground)
+        copying = Copying(self._job, self._rootfs, self._ground)
         poll = select.poll()
         poll.register(copying.pidfd, select.POLLIN)
         poll.register(signals.fd, select.POLLIN)
@@ -177,6 +184,7 @@ class Foreground:
             given.link.close()
 
     def _exit(self, wait: waiting.Wait, status: int, made: assembly.Assembly) -> report.Exit:
+        self.asked = wait.asked
         result = faults.exit_of(status, self._faults, _LAUNCH_ID, made.plan[1:4])
         if result.reason == report.SETUP:
             raise result.error or errors.GuntainerError(result.message)

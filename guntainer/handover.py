@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from guntainer.cgroups.cgroup import Cgroup
     from guntainer.jobs.model import Job
     from guntainer.network.link import Link
+    from guntainer.rootfs import Rootfs
 
 
 class Handover:
@@ -75,18 +76,18 @@ class Handover:
 
     def assemble(
         self,
-        tree: str,
+        rootfs: Rootfs,
         stdio: planner.Stdio,
         *,
         isolation: str,
-        copied: str,
+        copied: assembly.Copied | None,
         terminal: bool = False,
         term: str = "xterm",
     ) -> assembly.Assembly:
         """Everything for the launch, see `assembly.assemble`."""
         return assembly.assemble(
             self._job,
-            tree,
+            rootfs,
             self._ground,
             stdio,
             terminal=terminal,

@@ -5,7 +5,6 @@ Programs are read, never run: the libraries come from their ELF headers (elf(5))
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import stat
@@ -13,12 +12,14 @@ import struct
 import subprocess
 
 from guntainer import errors
+from guntainer.archive.formats import TARS
 from guntainer.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
+
+    from guntainer.archive.writing import Writer
 
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
 _DT_NEEDED, _DT_STRTAB, _DT_RPATH, _DT_RUNPATH = 1, 5, 15, 29
@@ -41,16 +42,10 @@ _NAME_SERVICES = ("libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2")  # o
 
 # suffix → (libarchive's format, filter)
 FORMATS = {
-    ".tar": ("gnutar", None),
-    ".tar.gz": ("gnutar", "gzip"),
-    ".tgz": ("gnutar", "gzip"),
-    ".tar.bz2": ("gnutar", "bzip2"),
-    ".tar.xz": ("gnutar", "xz"),
-    ".tar.zst": ("gnutar", "zstd"),
-    ".tar.lz4": ("gnutar", "lz4"),
-    ".zip": ("zip", None),
-    ".cpio": ("cpio_newc", None),
-    ".7z": ("7zip", None),
+    **{suffix: ("gnutar", filter_) for suffix, filter_ in TARS.items()},
+    ".zip": ("zip", ""),
+    ".cpio": ("cpio_newc", ""),
+    ".7z": ("7zip", ""),
 }
 
 
@@ -284,64 +279,31 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-def _write(members: dict[str, _Member], output: str, format_name: str, filter_name: str | None) -> None:
-    """Write the archive whole or not at all: under another name first."""
-    from guntainer.archive.library import load_libarchive, text_of
+def _write(members: dict[str, _Member], output: str, format_name: str, filter_name: str) -> None:
+    """Write the archive whole or not at all: sorted, root's, and of one time, so that two archives are the same."""
+    from guntainer.archive.whole import Whole
+    from guntainer.archive.writing import Writer
 
-    ffi = load_libarchive()
-    new = f"{output}.{os.getpid()}.new"
+    when_ns = int(os.environ.get("SOURCE_DATE_EPOCH", "0")) * 1_000_000_000
     try:
-        _write_members(ffi, members, new, format_name, filter_name)
-        _put(new, output)
-    except ffi.ArchiveError as error:
-        # libarchive's own text has the other name in it
-        why = os.strerror(error.errno) if error.errno in errno.errorcode else text_of(error)
-        raise errors.GuntainerError(f"pack: {output}: {why}") from None
-    finally:
-        if os.path.lexists(new):
-            os.unlink(new)
-
-
-def _put(new: str, output: str) -> None:
-    try:
-        os.replace(new, output)
+        with Whole(output) as file:
+            writer = Writer(file.fd, format_name, filter_name)
+            try:
+                for name in sorted(members):
+                    _add(writer, name, members[name], when_ns)
+                writer.close()
+            finally:
+                writer.free()
+            file.keep()
     except OSError as error:
         raise OSError(error.errno, error.strerror, output) from None
 
 
-def _write_members(
-    ffi: Any, members: dict[str, _Member], output: str, format_name: str, filter_name: str | None
-) -> None:
-    """libarchive_write(3): sorted, root's, and of one time, so that two archives are the same."""
-    when = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
-    archive = ffi.write_new()
-    try:
-        ffi.get_write_format_function(format_name)(archive)
-        if filter_name is not None:
-            ffi.get_write_filter_function(filter_name)(archive)
-        ffi.write_open_filename(archive, os.fsencode(output))
-        for name in sorted(members):
-            _add(ffi, archive, name, members[name], when)
-        ffi.write_close(archive)
-    finally:
-        ffi.write_free(archive)
-
-
-def _add(ffi: Any, archive: Any, name: str, member: _Member, when: int) -> None:
-    entry = ffi.entry_new()
-    try:
-        ffi.entry_copy_pathname(entry, os.fsencode(name))
-        ffi.entry_set_filetype(entry, member.kind)
-        ffi.entry_set_perm(entry, member.mode)
-        ffi.entry_set_mtime(entry, when, 0)
-        ffi.entry_set_uid(entry, 0)
-        if member.kind == stat.S_IFLNK:
-            # libarchive-c's own table has only the function for hard links
-            ffi.ffi("entry_copy_symlink", [ffi.c_archive_entry_p, ffi.c_char_p], None)(entry, member.content)
-        ffi.entry_set_size(entry, len(member.content) if member.kind == stat.S_IFREG else 0)
-        ffi.write_header(archive, entry)
-        if member.kind == stat.S_IFREG and member.content:
-            ffi.write_data(archive, member.content, len(member.content))
-        ffi.write_finish_entry(archive)
-    finally:
-        ffi.entry_free(entry)
+def _add(writer: Writer, name: str, member: _Member, mtime_ns: int) -> None:
+    is_file = member.kind == stat.S_IFREG
+    link = b"" if is_file else member.content
+    size = len(member.content) if is_file else 0
+    writer.begin(os.fsencode(name), member.kind, member.mode, size=size, mtime_ns=mtime_ns, link=link)
+    if is_file:
+        writer.data(member.content)
+    writer.end()

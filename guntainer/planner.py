@@ -32,6 +32,8 @@ class Root(Value):
 
     lowers: tuple[str, ...] = ()
     """Read-only folders, uppermost first: the skeleton, then the rootfs. Empty: `folder` is used as it is."""
+    base: str = ""
+    """Where those of them are that are relative."""
     upper: str = ""
     work: str = ""
     mount_point: str = ""
@@ -120,6 +122,8 @@ def plan(
     operations += kernels
     operations += _fences(spec["linux"], root.empty, {mount["destination"] for mount in spec["mounts"]})
     operations.append(("leave_host",))
+    if ANNOTATION + "make-workdir" in spec["annotations"] and process["cwd"] != "/":
+        operations.append(("make_folder", process["cwd"]))  # while nothing of the host's is in there
     operations += users
     if stdio.terminal >= 0:
         operations.append(("terminal", _index(stdio.terminal), stdio.rows, stdio.columns))
@@ -239,11 +243,11 @@ def _root(root: Root) -> list[tuple[Any, ...]]:
     if root.folder:
         return [("bind_root", root.folder)]
     if root.memory_size is None:
-        return [("overlay", root.lowers, root.upper, root.work, root.mount_point)]
+        return [("overlay", root.lowers, root.base, root.upper, root.work, root.mount_point)]
     base = root.mount_point
     return [
         ("scratch_memory", base, root.memory_size),
-        ("overlay", root.lowers, f"{base}/upper", f"{base}/work", f"{base}/merged"),
+        ("overlay", root.lowers, root.base, f"{base}/upper", f"{base}/work", f"{base}/merged"),
     ]
 
 

@@ -7,6 +7,7 @@ import os
 import anyio
 
 from guntainer import errors, opening
+from guntainer.store.lookup import open_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from guntainer.jobs.model import Job, Source
+    from guntainer.rootfs import Rootfs
     from guntainer.runfolder import RunFolder
     from guntainer.store.headstart import HeadStart
     from guntainer.store.lookup import Lease, Store
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
 class _Entry:
     """One source: being opened, open, or failed."""
 
-    __slots__ = ("error", "lock", "tree")
+    __slots__ = ("error", "lock", "rootfs")
 
     def __init__(self) -> None:
         self.lock = anyio.Lock()
-        self.tree = ""
+        self.rootfs: Rootfs | None = None
         self.error: errors.GuntainerError | None = None
 
 
@@ -48,64 +50,58 @@ class Preparation:
         self._head_start = head_start
         self._run = run
         self._progress = progress
-        self._entries: dict[tuple[str, str | None, bool], _Entry] = {}
+        self._entries: dict[tuple[Source, bool], _Entry] = {}
         self._leases: list[Lease] = []
         self._unpackers = anyio.CapacityLimiter(max(1, len(os.sched_getaffinity(0))))
 
-    async def tree(self, job: Job) -> str:
-        """The folder of a job's rootfs; waits for it to be unpacked.
+    async def rootfs(self, job: Job) -> Rootfs:
+        """The rootfs of a job; waits for it to be fetched and unpacked.
 
         Raises:
             GuntainerError: it can not be had; the same error for every job that names it.
         """
-        key = (job.rootfs.location, job.rootfs.sha256, job.cache)
+        key = (job.rootfs, job.cache)
         entry = self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = _Entry()
-        if entry.tree:
-            return entry.tree
+        if entry.rootfs is not None:
+            return entry.rootfs
         async with entry.lock:
             if entry.error is not None:
                 raise entry.error
-            if not entry.tree:
+            if entry.rootfs is None:
                 try:
-                    entry.tree = await self._open(job.rootfs, cache=job.cache)
+                    entry.rootfs = await self._open(job.rootfs, cache=job.cache)
                 except errors.GuntainerError as error:
                     entry.error = error
                     raise
-        return entry.tree
+        return entry.rootfs
 
-    async def _open(self, source: Source, *, cache: bool) -> str:
-        path, name = source.location, source.name or source.location
-        if opening.kind_of(path, name, source.sha256) == "folder":
-            return path
-        if cache:
-            lease = self._store.find(path, source.sha256)
-            if lease is None:
-                lease = await self._fill(source)
-                for text in opening.not_as_packed(name, lease):
-                    self._note(text)
-            self._leases.append(lease)
-            opening.check_architecture(lease.architecture, name)
-            return str(lease.tree)
-        from guntainer.store import asynchronous
+    async def _open(self, source: Source, *, cache: bool) -> Rootfs:
+        opening.check(source)
+        own = opening.folder_of(source, self._store.path)
+        if own is not None:
+            return own
+        store = self._store if cache else open_store(f"{self._run().path}/store", self._store.ids)
+        lease = None
+        if not source.remote and source.limits is None:
+            lease = store.find(source.location, source.sha256, source.selection)
+        if lease is None:
+            from guntainer.store import asynchronous
 
-        async with self._unpackers:
-            into = f"{self._run().path}/rootfs-{len(self._entries)}"
-            return str(
-                await asynchronous.unpack_temporary(
-                    path, into, ids=self._store.ids, sha256=source.sha256, progress=self._report(name)
-                )
+            begun = (
+                self._head_start.take(source.location, source.sha256)
+                if self._head_start and cache and source.plain
+                else None
             )
-
-    async def _fill(self, source: Source) -> Lease:
-        from guntainer.store import asynchronous
-
-        async with self._unpackers:
-            begun = self._head_start.take(source.location, source.sha256) if self._head_start else None
-            return await asynchronous.lease(
-                self._store, source.location, sha256=source.sha256, progress=self._report(source.name), begun=begun
+            lease = await asynchronous.acquire(
+                store, source, self._unpackers, progress=self._report(source.name), begun=begun
             )
+            for text in opening.not_as_packed(source.name, lease):
+                self._note(text)
+        self._leases.append(lease)
+        opening.check_architecture(lease.architecture, source.name)
+        return lease.rootfs
 
     def _report(self, name: str) -> Any:
         if self._progress is None:

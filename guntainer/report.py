@@ -112,7 +112,7 @@ class Result(Value):
     userns: str = ""
     """Which ids were mapped: "single" or "range"."""
     scratch: str = ""
-    """Where the writable layer lay: "overlay on disk", "overlay on memory", "copy"."""
+    """Where the writable layer lay: "overlay on disk", "overlay on memory", "copy", "reflink copy"."""
     stdout: str | None = None
     """Absolute path of the whole log, while it exists; of both streams, in order, where stderr is None."""
     stderr: str | None = None

@@ -52,7 +52,7 @@ def shortened(text: str) -> str:
     if len(text) <= _SHORT:
         return text
     first = text.partition("; ")[0]
-    return (first if len(first) <= _SHORT else first[:_SHORT].rpartition(" ")[0]).rstrip(" :,") + " …"
+    return (first if len(first) <= _SHORT else first[:_SHORT].rpartition(" ")[0] or first[:_SHORT]).rstrip(" :,") + " …"
 
 
 def table(a_report: report.Report, *, colour: bool, told: Iterable[str] = ()) -> str:

@@ -107,9 +107,7 @@ class RunFolder:
         self._count += 1
         folder = f"{self.path}/{self._count}"
         try:
-            os.mkdir(folder, 0o700)
-            _make_upper(f"{folder}/upper")
-            os.mkdir(f"{folder}/work", 0o755)
+            make_layer(folder)
         except OSError as error:
             raise errors.HostError(_full(error), probe="tmpdir") from None
         return folder
@@ -189,6 +187,13 @@ def _rmdir(path: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def make_layer(folder: str) -> None:
+    """A new folder with what overlayfs writes to: upper/ and work/."""
+    os.mkdir(folder, 0o700)
+    _make_upper(f"{folder}/upper")
+    os.mkdir(f"{folder}/work", 0o755)
 
 
 def _make_upper(path: str) -> None:

@@ -196,6 +196,8 @@ def for_job(
             ANNOTATION + "network": job.network,
         },
     }
+    if job.make_workdir:
+        config["annotations"][ANNOTATION + "make-workdir"] = "true"
     if job.limits != NO_LIMITS:
         from guntainer import resources
 

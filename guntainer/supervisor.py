@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from guntainer.idmap import Ids
     from guntainer.jobs.model import Job, Limits
     from guntainer.launcher.spawn import Zygote
+    from guntainer.rootfs import Rootfs
     from guntainer.store.headstart import HeadStart
 
 _FDS_PER_JOB = 8  # pidfd, two pipes, two logs, stdin, and what a launch needs meanwhile
@@ -241,14 +242,14 @@ class Supervisor:
             tools.check(job)
         if job.limits != NO_LIMITS:
             await self._grant(job.limits)
-        tree = await self._preparation.tree(job)
+        rootfs = await self._preparation.rootfs(job)
         timing.prepared_ns = time.monotonic_ns()
         limiter = group.limiter(job)
         if limiter is None:
             async with self._slots:
-                return await self._run(job, tree, timing)
+                return await self._run(job, rootfs, timing)
         async with limiter, self._slots:
-            return await self._run(job, tree, timing)
+            return await self._run(job, rootfs, timing)
 
     async def _grant(self, limits: Limits) -> None:
         """Find out what of a job's limits can be had, before anything of it is begun.
@@ -264,15 +265,15 @@ class Supervisor:
             if self._ground.limiter.known(limits) is None:
                 await in_thread(self._ground.limiter.grant, limits)
 
-    async def _run(self, job: Job, tree: str, timing: Timing) -> Outcome:
+    async def _run(self, job: Job, rootfs: Rootfs, timing: Timing) -> Outcome:
         timing.started_at = time.time()
         timing.launched_ns = time.monotonic_ns()
         timing.stdout, timing.stderr = self._results.logs(job.id)
         self._watcher.started(job)
         while True:
             container = Container(
-                job,
-                tree,
+                rootfs.job(job),
+                rootfs,
                 self._ground,
                 self._launcher,
                 lambda: self._stdio(job, timing),
@@ -338,7 +339,7 @@ class Supervisor:
                 self._note(note)
         if outcome.scratch:
             self._isolation = outcome.isolation
-        if outcome.scratch == "copy":
+        if outcome.scratch.endswith("copy"):
             self._copied.add(job.scratch.kind)
 
     async def _finished(

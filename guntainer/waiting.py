@@ -172,7 +172,7 @@ class Wait:
 
     def _expire(self) -> None:
         self._timed_out = True
-        self._stop(self._job.stop_signal)
+        self._stop(self._job.asks_with)
 
     def _expect(self) -> None:
         """The network's tool has had its time."""
@@ -221,7 +221,7 @@ class Wait:
         """Stop for a signal: one that has come, or SIGHUP or SIGPIPE because the caller's terminal is lost."""
         if not self.asked:
             self.asked = number
-            self._stop(self._job.stop_signal)
+            self._stop(self._job.asks_with)
 
     def _stop(self, number: int) -> None:
         if self._steps is None:

@@ -1,4 +1,4 @@
-"""The feeder's own end: decompress an archive into a pipe, and hash it.
+"""The feeder's own end: decompress an archive into a pipe, and hash it; download it first, where it is on a server.
 
 gzip is undone by isal, several times faster than by libarchive's reader and with the checksum looked at, which that does not
 do; every other compression by libarchive's filters. A compressed file is read to its very end, not to that of the archive
@@ -12,19 +12,27 @@ import fcntl
 import marshal
 import os
 
+from guntainer import errors
+from guntainer.archive.source import FilePart
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from guntainer.archive.source import Download
+
+    Failure = str | tuple[str, str, str, str]
+
 _BLOCK = 64 << 10  # larger ones are mapped, and their pages cleared, anew for each block
 PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
-_GZIP = b"\x1f\x8b\x08"  # RFC 1952 2.3.1: two magic bytes, and the only method there is
+GZIP = b"\x1f\x8b\x08"  # RFC 1952 2.3.1: two magic bytes, and the only method there is
+_XZ = b"\xfd7zXZ\0"
 # How a file may begin that libarchive has a filter for. One too many does no harm: it is passed on as it is.
 COMPRESSED = (
-    _GZIP,
+    GZIP,
     b"BZh",  # bzip2
-    b"\xfd7zXZ\0",  # xz
+    _XZ,
     b"\x28\xb5\x2f\xfd",  # zstd
     *(bytes((low, 0x2A, 0x4D, 0x18)) for low in range(0x50, 0x60)),  # a frame to skip before zstd or lz4
     b"\x04\x22\x4d\x18",  # lz4
@@ -49,92 +57,148 @@ class Feeding:
     """One archive's bytes, on their way.
 
     Args:
-        sink: the pipe for what is decompressed; -1 where nothing is to be.
+        sink: the pipe for what comes out; -1 where nothing is to be.
         answer: the pipe for answers.
         parent: the unpacker's pid.
-        most: bytes that may come out of the compression.
+        most: bytes that may come out.
+        diff_id: the sha256 that what comes out of the compression must have; "": any.
     """
 
-    def __init__(self, fd: int, sink: int, answer: int, parent: int, *, hash_it: bool, most: int) -> None:
-        self._fd = fd
+    def __init__(
+        self,
+        source: FilePart | Download,
+        sink: int,
+        answer: int,
+        parent: int,
+        *,
+        hash_it: bool,
+        most: int,
+        name: str = "",
+        diff_id: str = "",
+    ) -> None:
+        self._source = source
         self._sink = sink
         self._answer = answer
         self._parent = parent
         self._hash_it = hash_it
         self._most = most
+        self._name = name
+        self._diff_id = diff_id
         self._written = 0
         self._told = False
         self._hash: Any = None
         self._hashed = 0
         self._read = 0
+        self._diff: Any = None
 
     def run(self) -> None:
-        """Answer two things: what is wrong with the compression, the digest. Before them, of one, how the archive begins."""
+        """Answer two things: what is wrong with the stream, the digest. Before them, of a stream, how it begins.
+
+        What is wrong is a text to follow the archive's name, or an error: (class, message, hint, probe).
+        """
         try:
-            self._say(self._stream() if self._sink >= 0 else "")
-            self._say(self._digest() if self._hash_it else "")
+            failure = self._stream() if self._sink >= 0 else ""
+            self._say(failure)
+            self._say("" if not self._hash_it or (failure and not self._source.lasting) else self._digest())
         except OSError:
             pass  # the unpacker has given up; or it is told by the answer that is missing
 
-    def _stream(self) -> str:
+    def _stream(self) -> Failure:
         try:
-            return self._decompress()
+            fcntl.fcntl(self._sink, _F_SETPIPE_SZ, PIPE_BYTES)
+        except OSError:
+            pass  # over the user's share of pipe memory: pipe-user-pages-soft
+        try:
+            self._source.start()
+            failure = self._pass_on()
+            return failure or (self._demanded(self._diff.hexdigest()) if self._diff is not None else "")
         except BrokenPipeError:
             raise
+        except _TooMuch as error:
+            return str(error)
+        except errors.GuntainerError as error:
+            return type(error).__name__, error.message, error.hint, error.probe
         except OSError as error:
             return f"can not be read ({error.strerror})"
+
+    def _demanded(self, found: str) -> Failure:
+        if self._diff_id in ("", found):
+            return ""
+        message = f"{self._name}: the sha256 of what is in it is {found}, but {self._diff_id} was demanded"
+        return "RootfsError", message, "nothing was run or kept", ""
 
     def _tell_head(self, data: bytes) -> None:
         os.write(self._answer, marshal.dumps(data.decode("latin-1")))
         self._told = True
 
-    def _say(self, text: str) -> None:
+    def _say(self, answer: Failure) -> None:
         if self._sink >= 0 and not self._told:
             self._tell_head(b"")
-        os.write(self._answer, marshal.dumps(text))
+        os.write(self._answer, marshal.dumps(answer))
         if self._sink >= 0:
             # after the answer: the end of the stream tells the unpacker that there is one
             os.close(self._sink)
             self._sink = -1
 
-    def _decompress(self) -> str:
-        try:
-            fcntl.fcntl(self._sink, _F_SETPIPE_SZ, PIPE_BYTES)
-        except OSError:
-            pass  # over the user's share of pipe memory: pipe-user-pages-soft
+    def _pass_on(self) -> Failure:
+        head = self._source.peek(HEAD)
         os.set_blocking(self._sink, False)
-        if os.pread(self._fd, len(_GZIP), 0) != _GZIP:
+        if not head.startswith(COMPRESSED):
+            return self._as_it_is()
+        if self._diff_id:
+            self._diff = _new_hash()
+        if head.startswith(_XZ) and isinstance(self._source, FilePart):
+            failure = self._blocks(self._source)
+            if failure is not None:
+                return failure
+        if not head.startswith(GZIP):
             return self._filters()
         from isal import isal_zlib
 
         try:
             return self._filters() if self._twice(isal_zlib) else self._members(isal_zlib)
-        except OSError:
+        except (OSError, _TooMuch, errors.GuntainerError):
             raise
-        except _TooMuch as error:
-            return str(error)
         except Exception as error:
             return f"damaged ({error})"
 
+    def _as_it_is(self) -> Failure:
+        """What is not compressed; its digest is that of what comes out as well."""
+        while data := self._take(_BLOCK):
+            self._write(data)
+        return ""
+
+    def _take(self, n: int) -> bytes:
+        """The next bytes of the source. A stream's are hashed at once: nobody can come back to them."""
+        data = self._source.read(n)
+        self._read += len(data)
+        if self._hash_it and not self._source.lasting:
+            if self._hash is None:
+                self._hash = _new_hash()
+            self._hash.update(data)
+        return data
+
     def _twice(self, zlib: Any) -> bool:
         """Whether what is in a gzip file is compressed itself."""
-        head = zlib.decompressobj(wbits=31).decompress(os.pread(self._fd, 4096, 0), HEAD)
+        head = zlib.decompressobj(wbits=31).decompress(self._source.peek(4096), HEAD)
         return bool(head.startswith(COMPRESSED))
 
-    def _filters(self) -> str:
+    def _blocks(self, source: FilePart) -> str | None:
+        from guntainer.archive import xz
+
+        def write(data: bytes) -> None:
+            self._read = source.consumed()
+            self._write(data)
+
+        return xz.undo(source, write, COMPRESSED)
+
+    def _filters(self) -> Failure:
         # not at the top: gzip needs nothing of it, and is to start at once
         from guntainer.archive import filters
 
-        def write(data: memoryview) -> None:
-            self._read = os.lseek(self._fd, 0, os.SEEK_CUR)
-            self._write(data)
+        return filters.undo(self._take, self._write)
 
-        try:
-            return filters.undo(self._fd, write)
-        except _TooMuch as error:
-            return str(error)
-
-    def _members(self, zlib: Any) -> str:
+    def _members(self, zlib: Any) -> Failure:
         """A gzip file is one member after another, RFC 1952 2.2; zeros after the last are padding, as gzip(1) has it.
 
         Anything else after it gzip(1) passes over with a warning. Here it is damage: the next member with its first byte
@@ -146,8 +210,7 @@ class Feeding:
         data, at_end = b"", False
         while True:
             if not data and not at_end:
-                data = os.read(self._fd, _BLOCK)
-                self._read += len(data)
+                data = self._take(_BLOCK)
                 at_end = not data
             if member is None:
                 data = data.lstrip(b"\0")
@@ -155,7 +218,7 @@ class Feeding:
                     if at_end:
                         return ""
                     continue
-                if not _GZIP.startswith(data[: len(_GZIP)]):
+                if not GZIP.startswith(data[: len(GZIP)]):
                     return "damaged (something else follows the compressed bytes)"
                 member = zlib.decompressobj(wbits=31)
             out = member.decompress(data, _BLOCK)
@@ -174,11 +237,13 @@ class Feeding:
         self._written += len(view)
         if self._written > self._most:
             raise _TooMuch(f"decompresses to more than {self._most >> 20} MiB")
+        if self._diff is not None:
+            self._diff.update(view)
         while view:
             try:
                 view = view[os.write(self._sink, view) :]
             except BlockingIOError:
-                if not self._hash_it or self._hashed >= self._read:
+                if not self._hash_it or not self._source.lasting or self._hashed >= self._read:
                     os.set_blocking(self._sink, True)
                     view = view[os.write(self._sink, view) :]
                     os.set_blocking(self._sink, False)
@@ -188,17 +253,23 @@ class Feeding:
     def _hash_block(self) -> bool:
         """Take one more block of the file into the digest; False at its end."""
         if self._hash is None:
-            # hashlib's own front would load a dozen other algorithms
-            from _hashlib import openssl_sha256
-
-            self._hash = openssl_sha256(usedforsecurity=False)
-        block = os.pread(self._fd, _BLOCK, self._hashed)
+            self._hash = _new_hash()
+        block = self._source.again(self._hashed, _BLOCK) if self._source.lasting else b""
         self._hash.update(block)
         self._hashed += len(block)
         return bool(block)
 
-    def _digest(self) -> str:
+    def _digest(self) -> Failure:
         while self._hash_block():
             if os.getppid() != self._parent:
                 raise BrokenPipeError
-        return str(self._hash.hexdigest())
+        digest = str(self._hash.hexdigest())
+        # what is not compressed needs no second digest
+        return (self._demanded(digest) if self._diff is None else "") or digest
+
+
+def _new_hash() -> Any:
+    # hashlib's own front would load a dozen other algorithms
+    from _hashlib import openssl_sha256
+
+    return openssl_sha256(usedforsecurity=False)

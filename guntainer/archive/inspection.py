@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from guntainer import errors
 from guntainer.kernel import abi, syscalls
 
 TYPE_CHECKING = False
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 _ROOT_FOLDERS = {"bin", "etc", "usr", "lib", "sbin"}
 # e_machine of elf(5), little end first
 _MACHINES = {0x3E: "x86_64", 0xB7: "arm64", 0x03: "i386", 0x28: "arm", 0xF3: "riscv64", 0x15: "ppc64le", 0x16: "s390x"}
+ELF_HEAD = 20
 _PROBES = ("bin/sh", "bin/busybox", "usr/bin/env", "bin/bash", "usr/bin/sh", "sbin/init")
 
 
@@ -23,18 +23,22 @@ def is_image(names: Iterable[str]) -> bool:
     return not found & _ROOT_FOLDERS and ("oci-layout" in found or "manifest.json" in found)
 
 
-def rootfs_of(tree: str, name: str) -> str:
-    """The rootfs in a tree, relative to it: "" or the one folder that everything is in.
+def image_of(tree: str) -> str | None:
+    """Where in a tree the files of a container image are, relative to it: "", or the one folder that everything is in."""
+    names = os.listdir(tree)
+    top = "" if is_image(names) else names[0] if len(names) == 1 else None
+    if top is None or (top and not is_image(_names_in(f"{tree}/{top}"))):
+        return None
+    from guntainer.image import sniffing
 
-    Raises:
-        RootfsError: it is a container image.
-    """
+    # a web application has a manifest.json as well
+    return top if sniffing.detect(f"{tree}/{top}") is not None else None
+
+
+def rootfs_of(tree: str) -> str:
+    """The rootfs in a tree, relative to it: "" or the one folder that everything is in."""
     names = os.listdir(tree)
     inner = _names_in(f"{tree}/{names[0]}") if len(names) == 1 else []
-    if is_image(names) or is_image(inner):
-        raise errors.RootfsError(
-            f"{name}: a container image, not a rootfs", hint="images are not supported by this version yet"
-        )
     if names and names[0] not in _ROOT_FOLDERS and set(inner) & _ROOT_FOLDERS:
         # a rootfs that its owner can not search is useless, whatever the archive says
         os.chmod(f"{tree}/{names[0]}", os.lstat(f"{tree}/{names[0]}").st_mode & 0o7777 | 0o700)
@@ -67,14 +71,29 @@ def architecture(tree: str) -> str | None:
             except OSError:
                 continue
             try:
-                head = os.read(fd, 20)
+                head = os.read(fd, ELF_HEAD)
             except OSError:
                 continue
             finally:
                 os.close(fd)
-            if head[:4] == b"\x7fELF" and len(head) == 20:
-                order = "big" if head[5] == 2 else "little"
-                return _MACHINES.get(int.from_bytes(head[18:20], order))  # type: ignore[arg-type]
+            if head[:4] == b"\x7fELF":
+                return machine_of(head)
     finally:
         os.close(root)
     return None
+
+
+def machine_of(head: bytes) -> str | None:
+    """The machine that a program is for, by its first ELF_HEAD bytes: elf(5); None: it is none, or for another one."""
+    if head[:4] != b"\x7fELF" or len(head) < ELF_HEAD:
+        return None
+    order = "big" if head[5] == 2 else "little"
+    return _MACHINES.get(int.from_bytes(head[18:20], order))  # type: ignore[arg-type]
+
+
+def emulated() -> bool:
+    """Whether the kernel starts an emulator for programs of other machines: binfmt_misc."""
+    try:
+        return any(name.startswith("qemu-") for name in os.listdir("/proc/sys/fs/binfmt_misc"))
+    except OSError:
+        return False

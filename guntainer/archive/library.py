@@ -47,6 +47,9 @@ def load_libarchive() -> Any:
 FORMATS = ("tar", "cpio", "zip", "7zip")
 FILTERS = ("gzip", "bzip2", "xz", "zstd", "lz4", "lzma")
 """What a rootfs archive may be, as archive_read_support_format_* and archive_read_support_filter_* name it."""
+MEMORY_BYTES = 1 << 30
+"""What an unpacker may take. Real archives need 10 MiB, or what their compression keeps: 64 after `xz -9`, 128 after `zstd --long`."""
+TOO_MUCH_MEMORY = f"takes more than {MEMORY_BYTES >> 30} GiB of memory to be read"
 _OK = 0
 
 
@@ -118,4 +121,5 @@ def text_of(error: Exception) -> str:
     text = text or str(error)
     if isinstance(text, bytes):
         text = text.decode(errors="replace")
-    return " ".join(str(text).split())
+    line = " ".join(str(text).split())
+    return TOO_MUCH_MEMORY if "allocate" in line or "out of memory" in line.lower() else line

@@ -11,9 +11,13 @@ import errno
 import os
 
 from guntainer import errors
+from guntainer.archive.batch import MOST_BYTES
+from guntainer.archive.calls import Calls
 from guntainer.archive.feeder import Feeder, Limits
-from guntainer.archive.library import load_libarchive, text_of
-from guntainer.archive.tree import Tree, parts_of, show
+from guntainer.archive.library import TOO_MUCH_MEMORY, load_libarchive, text_of
+from guntainer.archive.tree import Tree, Unwritten, parts_of, show
+from guntainer.archive.whiteouts import Whiteouts
+from guntainer.archive.xattrs import Xattrs
 from guntainer.value import Value
 
 TYPE_CHECKING = False
@@ -22,11 +26,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from guntainer.archive.tree import Owner
+    from guntainer.archive.xattrs import Attributes
 
 _BLOCK = 1 << 20
 # of a zip by its table only: read without it, a cut one looks whole up to there
 _FORMATS = ("tar", "cpio", "zip_seekable", "7zip", "ar", "iso9660", "xar", "rar", "cab", "lha", "warc")
 _TAR = 0x30000  # ARCHIVE_FORMAT_TAR, with the kind in the low 16 bits
+_DEVICES = (0o020000, 0o060000)
+_RECORD_BYTES = 300  # of memory that a name takes which is remembered
+_BATCH_NS = 1 << 62  # times further from 1970 are for Python to take or to refuse
+_Bytes = ctypes.c_char * (1 << 30)  # one type for blocks of all sizes: each more would have to be made
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _IFMT, _IFREG, _IFDIR, _IFLNK, _IFIFO, _IFSOCK = 0o170000, 0o100000, 0o040000, 0o120000, 0o010000, 0o140000
 
@@ -40,6 +49,10 @@ class Counts(Value):
     sockets: int = 0
     unmapped: int = 0
     """Entries whose owner is none of the mapped ids: they are root's."""
+    xattrs: int = 0
+    """Extended attributes that were left out: see `xattrs`."""
+    acls: int = 0
+    """Entries whose ACL was left out."""
 
 
 class Reader:
@@ -50,6 +63,7 @@ class Reader:
         tree_fd: the open folder to unpack into.
         progress: called now and then with the bytes of the archive that were read.
         ids: how many ids are mapped: owners from 0 to below it are kept; 0: everything is the caller's.
+        layer: it is one of an image's: its whiteouts are collected in `whiteouts`, and it may be empty.
     """
 
     def __init__(
@@ -61,24 +75,29 @@ class Reader:
         limits: Limits,
         progress: Callable[[int], None],
         ids: int = 0,
+        *,
+        layer: bool = False,
     ) -> None:
         self._feeder = feeder
         self._fd = fd
         self._name = name
         self._folder = tree_fd
-        self._tree = Tree(tree_fd)
+        self._tree = Tree(tree_fd, layer=layer)
+        self.whiteouts = Whiteouts(self._tree) if layer else None
         self._limits = limits
+        self._most = limits.unpacked_bytes(feeder.size)
         self._progress = progress
         self._ffi = load_libarchive()
         self._ids = ids
         ffi = self._ffi
-        self._uid, self._gid = (
-            ffi.ffi(name, [ffi.c_archive_entry_p], ffi.c_longlong) for name in ("entry_uid", "entry_gid")
-        )
+        self._calls = calls = Calls(ffi)
         self._entries = self._size = self._devices = self._sockets = self._unmapped = 0
+        self._xattrs = Xattrs(ffi, calls)
+        self._fraction_sign: int | None = None
         self._left_out: set[tuple[bytes, ...]] = set()
         # what libarchive puts a block of a file into
         self._block = (ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_longlong())
+        self._block_at = tuple(map(ctypes.addressof, self._block))
 
     def unpack(self) -> tuple[Counts, str]:
         """Unpack all of it; returns what was in it, and the archive's SHA-256 where the feeder takes it.
@@ -88,16 +107,22 @@ class Reader:
             ArchiveRefused: an entry would leave the tree, or a limit is passed.
             OSError: the disk.
         """
-        if not os.fstat(self._fd).st_size:
+        if self._feeder.empty:
             raise errors.ArchiveError(f"{self._name}: empty")
         try:
             self._read()
             failure, digest = self._feeder.finish()
             if failure:
                 raise errors.ArchiveError(f"{self._name}: {failure} after {self._entries} entries")
-            if not self._entries:
+            if not self._entries and self.whiteouts is None:
                 raise errors.ArchiveError(f"{self._name}: holds no files")
-            self._tree.finish()
+            try:
+                self._tree.link_late()
+            except Unwritten as late:
+                raise self._named(late.error, late.name) from None
+            if self.whiteouts is not None:
+                self.whiteouts.write()
+            self._tree.finish(self._xattrs)
         except errors.ArchiveRefused as error:
             raise errors.ArchiveRefused(f"{self._name}: {error.message}", hint=error.hint) from None
         finally:
@@ -108,6 +133,8 @@ class Reader:
             devices=self._devices,
             sockets=self._sockets,
             unmapped=self._unmapped,
+            xattrs=self._xattrs.left_out,
+            acls=self._xattrs.acls,
         )
         return counts, digest
 
@@ -133,13 +160,17 @@ class Reader:
         except Exception as error:
             raise self._error(error) from None
 
+    def _is_tar(self, archive: Any) -> bool:
+        ffi = self._ffi
+        return int(ffi.ffi("format", [ffi.c_archive_p], ffi.c_int)(archive)) & ~0xFFFF == _TAR
+
     def _check_end_mark(self, archive: Any) -> None:
         """A tar that was cut between two entries shows it only by the missing zeros at its end.
 
         Two blocks of them by tar(5); one is enough to know, as for tar(1).
         """
         ffi = self._ffi
-        if ffi.ffi("format", [ffi.c_archive_p], ffi.c_int)(archive) & ~0xFFFF != _TAR or not self._entries:
+        if not self._is_tar(archive) or not self._entries:
             return
         last = ffi.ffi("read_header_position", [ffi.c_archive_p], ffi.c_longlong)(archive)
         if ffi.filter_bytes(archive, 0) - last < 512:
@@ -161,6 +192,8 @@ class Reader:
             return errors.ArchiveError(f"{self._name}: {self._unknown()}")
         if "truncated" in low or "unexpected end" in low:
             return errors.ArchiveError(f"{self._name}: truncated after {self._entries} entries")
+        if text == TOO_MUCH_MEMORY:
+            return errors.ArchiveError(f"{self._name}: {text}")
         return errors.ArchiveError(f"{self._name}: damaged after {self._entries} entries: {text}")
 
     def _unknown(self) -> str:
@@ -172,35 +205,39 @@ class Reader:
     def _loop(self, archive: Any) -> None:
         ffi = self._ffi
         entry = ffi.entry_new()
+        next_header = self._calls.read_next_header2
         try:
             while True:
                 try:
-                    code = ffi.read_next_header2(archive, entry)
+                    code = next_header(archive, entry)
                     if code == ffi.ARCHIVE_EOF:
                         return
-                    if code < 0 and b"Skipped" in (ffi.error_string(archive) or b""):
-                        raise ffi.archive_error(archive, code)  # only a warning to libarchive: entries that were lost
+                    if code < 0 and code != ffi.ARCHIVE_WARN:
+                        raise ffi.archive_error(archive, code)
+                    if code < 0 and _is_loss(ffi.error_string(archive) or b""):
+                        raise ffi.archive_error(archive, code)
                     self._entry(archive, entry)
                 except errors.GuntainerError:
                     raise
+                except Unwritten as late:
+                    raise self._named(late.error, late.name) from None
                 except OSError as error:
-                    raise self._named(error, entry) from None
+                    raise self._named(error, ffi.entry_pathname(entry) or b"") from None
                 except Exception as error:  # libarchive-c's own kind
                     raise self._error(error) from None
                 self._entries += 1
-                if self._entries > self._limits.entries:
+                if self._entries + self._tree.implied > self._limits.entries:
                     raise errors.ArchiveRefused(f"more than {self._limits.entries} entries")
                 if not self._entries % 256:
                     self._progress(self._consumed(archive))
         finally:
             ffi.entry_free(entry)
 
-    def _named(self, error: OSError, entry: Any) -> Exception:
+    def _named(self, error: OSError, name: bytes) -> Exception:
         """What the file system says to an entry, with the entry's name on it; a full one speaks for itself."""
         if error.errno in _FULL:
             return error
-        name = show(self._ffi.entry_pathname(entry) or b"")
-        return errors.ArchiveError(f"{self._name}: entry {name}: {error.strerror or error}")
+        return errors.ArchiveError(f"{self._name}: entry {show(name)}: {error.strerror or error}")
 
     def _consumed(self, archive: Any) -> int:
         if self._feeder.decompresses:
@@ -208,23 +245,29 @@ class Reader:
         return int(self._ffi.filter_bytes(archive, -1))
 
     def _entry(self, archive: Any, entry: Any) -> None:
-        ffi = self._ffi
-        name = ffi.entry_pathname(entry)
+        calls = self._calls
+        name = calls.entry_pathname(entry)
         if name is None:
             raise errors.ArchiveError(f"{self._name}: entry {self._entries + 1} has a name that can not be read")
-        mode = ffi.entry_perm(entry) & 0o7777
-        mtime_ns = self._mtime(entry)
+        if self.whiteouts is not None and b".wh." in name and self.whiteouts.take(name):
+            return
+        mode = calls.entry_perm(entry) & 0o7777
+        mtime_ns = self._mtime(archive, entry)
         owner = self._owner(entry) if self._ids else None
-        link = ffi.entry_hardlink(entry)
-        kind = ffi.entry_filetype(entry) & _IFMT
+        link = calls.entry_hardlink(entry)
+        kind = calls.entry_filetype(entry) & _IFMT
+        xattrs = self._xattrs.of(entry, kind)
         if link is not None:
             self._link(archive, entry, name, link, mode, mtime_ns, owner)
         elif kind == _IFREG:
-            self._write(archive, self._tree.file(name), ffi.entry_size(entry), mode, mtime_ns, owner)
+            size = calls.entry_size(entry)
+            if xattrs is not None or mtime_ns is None or not self._small(archive, name, size, mode, mtime_ns, owner):
+                self._write(archive, self._tree.file(name), size, mode, mtime_ns, owner, xattrs)
         elif kind == _IFDIR:
-            self._tree.folder(name, mode, mtime_ns, owner)
+            if self._tree.folder(name, mode, mtime_ns, owner, xattrs) and self.whiteouts is not None:
+                self.whiteouts.cover(name)
         elif kind == _IFLNK:
-            target = ffi.entry_symlink(entry)
+            target = self._ffi.entry_symlink(entry)
             if not target:
                 raise errors.ArchiveRefused(f"symbolic link {show(name)} has no target")
             self._tree.symlink(name, target, mtime_ns, owner)
@@ -232,20 +275,34 @@ class Reader:
             self._tree.fifo(name, mode, mtime_ns, owner)
         elif kind == _IFSOCK:
             self._sockets += 1
-            self._left_out.add(parts_of(name))
-        else:
+            self._leave_out(name)
+        elif kind in _DEVICES:
             self._devices += 1
-            self._left_out.add(parts_of(name))
+            self._leave_out(name)
+        else:
+            # of tar's: the rest of a file that begins in another volume
+            raise errors.ArchiveRefused(f"entry {show(name)} is of a kind that can not be unpacked")
 
-    def _mtime(self, entry: Any) -> int | None:
-        ffi = self._ffi
-        if not ffi.entry_mtime_is_set(entry):
+    def _leave_out(self, name: bytes) -> None:
+        self._tree.charge(len(name) + _RECORD_BYTES)
+        self._left_out.add(parts_of(name))
+
+    def _mtime(self, archive: Any, entry: Any) -> int | None:
+        seconds: int = self._calls.entry_mtime(entry)
+        if not seconds and not self._calls.entry_mtime_is_set(entry):
             return None
-        return int(ffi.entry_mtime(entry)) * 1_000_000_000 + int(ffi.entry_mtime_nsec(entry))
+        ns: int = self._calls.entry_mtime_nsec(entry)
+        if seconds < 0 and ns and self._is_tar(archive):
+            if self._fraction_sign is None:
+                from guntainer.archive.times import fraction_sign
+
+                self._fraction_sign = fraction_sign(self._ffi)
+            ns *= self._fraction_sign
+        return seconds * 1_000_000_000 + ns
 
     def _owner(self, entry: Any) -> Owner:
         """(uid, gid) to give to an entry; None where that is root, who has made it."""
-        uid, gid = self._uid(entry), self._gid(entry)
+        uid, gid = self._calls.entry_uid(entry), self._calls.entry_gid(entry)
         if not (0 <= uid < self._ids and 0 <= gid < self._ids):
             self._unmapped += 1
             uid, gid = (one if 0 <= one < self._ids else 0 for one in (uid, gid))
@@ -257,7 +314,7 @@ class Reader:
         ffi = self._ffi
         if self._left_out and parts_of(link) in self._left_out:
             self._devices += 1
-            self._left_out.add(parts_of(name))
+            self._leave_out(name)
             return
         there = self._tree.link(name, link)
         # the last name of a group brings the bytes in cpio's newc
@@ -268,28 +325,80 @@ class Reader:
                 )
             self._write(archive, self._tree.again(name), ffi.entry_size(entry), mode, mtime_ns, owner)
 
-    def _write(self, archive: Any, fd: int, size: int, mode: int, mtime_ns: int | None, owner: Owner) -> None:
-        """The bytes of a file, then its owner, mode and time: each would not take the ones before it afterwards.
+    def _small(self, archive: Any, name: bytes, size: int, mode: int, mtime_ns: int, owner: Owner) -> bool:
+        """Put a small file into the tree's batch; False: it is not for that, and nothing of it was read."""
+        batch = self._tree.batch
+        if batch is None or size > MOST_BYTES or mode > 0o777 or not -_BATCH_NS < mtime_ns < _BATCH_NS:
+            return False
+        spot = self._tree.spot(name)
+        if spot is None:
+            return False
+        place = batch.place(size)
+        buffer, length, offset = self._block
+        had = 0
+        while not (code := self._next_block(archive)):
+            if offset.value != had or length.value > size - had:
+                break
+            ctypes.memmove(place + had, buffer, length.value)
+            had += length.value
+        if code and had == size:
+            self._count(size)
+            batch.add(*spot, name, mode, mtime_ns, owner, size)
+            return True
+        # it has holes, or is longer than was said
+        first = batch.taken(had)
+        fd = self._tree.file(name)
+        self._count(had)
+        os.pwrite(fd, first, 0)
+        self._write(archive, fd, size, mode, mtime_ns, owner, code=code, at=had)
+        return True
+
+    def _next_block(self, archive: Any) -> int:
+        """Ask for more of a file: 0, or ARCHIVE_EOF."""
+        code: int = self._calls.read_data_block(archive, *self._block_at)
+        if code < 0:
+            raise self._ffi.archive_error(archive, code)  # only a warning to libarchive: a wrong checksum in a 7z
+        return code
+
+    def _write(
+        self,
+        archive: Any,
+        fd: int,
+        size: int,
+        mode: int,
+        mtime_ns: int | None,
+        owner: Owner,
+        xattrs: Attributes | None = None,
+        *,
+        code: int | None = None,
+        at: int = 0,
+    ) -> None:
+        """The bytes of a file, then its owner, attributes, mode and time: each would not take the ones before it afterwards.
 
         Args:
             size: 0 as well where the archive does not know it yet: bytes come until there are no more.
+            code: what came of asking for a block, where that was done.
+            at: how many bytes are written already.
         """
-        ffi = self._ffi
-        buffer, length, offset = self._block
+        length = self._block[1]
         try:
-            at = 0
             while True:
-                code = ffi.read_data_block(archive, buffer, length, offset)
-                if code == ffi.ARCHIVE_EOF:
+                if code is None:
+                    code = self._next_block(archive)
+                if code == self._ffi.ARCHIVE_EOF:
                     break
-                if code < 0:
-                    raise ffi.archive_error(archive, code)  # only a warning to libarchive: a wrong checksum in a 7z
                 if length.value:
                     at = self._block_to(fd)
+                code = None
             if size > at:
+                if not self._is_tar(archive):
+                    # some of libarchive's readers do not miss them: warc
+                    raise errors.ArchiveError(f"{self._name}: truncated after {self._entries} entries")
                 os.ftruncate(fd, size)  # a sparse file's last hole
             if owner is not None:
                 os.fchown(fd, *owner)
+            if xattrs is not None:
+                self._xattrs.put(fd, xattrs)
             os.fchmod(fd, mode)
             if mtime_ns is not None:
                 os.utime(fd, ns=(mtime_ns, mtime_ns))
@@ -299,16 +408,44 @@ class Reader:
     def _block_to(self, fd: int) -> int:
         """Write the block at hand; returns where it ends."""
         buffer, length, offset = self._block
-        self._size += length.value
-        if self._size > self._limits.size_bytes:
-            raise errors.ArchiveRefused(f"unpacks to more than {self._limits.size_bytes >> 20} MiB")
-        view = memoryview((ctypes.c_char * length.value).from_address(buffer.value or 0)).cast("B")
+        self._count(length.value)
+        view = memoryview(_Bytes.from_address(buffer.value or 0)).cast("B")[: length.value]
         at = offset.value
         while view:
             sent = os.pwrite(fd, view, at)
             at += sent
             view = view[sent:]
         return at
+
+    def _count(self, size: int) -> None:
+        self._size += size
+        if self._size > self._most:
+            self._most = self._more()
+
+    def _more(self) -> int:
+        """How many bytes may come, of a download by as much of it as has come by now.
+
+        Raises:
+            ArchiveRefused: no more than have come already.
+        """
+        packed = max(self._feeder.size, self._feeder.consumed())
+        most = self._limits.unpacked_bytes(packed)
+        if self._size <= most:
+            return most
+        if most == self._limits.size_bytes:
+            raise errors.ArchiveRefused(f"unpacks to more than {most >> 20} MiB")
+        raise errors.ArchiveRefused(
+            f"unpacks to more than {self._limits.ratio} times its size ({self._size >> 20} MiB of {packed >> 10} KiB)",
+            hint="if that is meant, say how much may come: --max-unpacked SIZE",
+        )
+
+
+def _is_loss(warning: bytes) -> bool:
+    """Whether what is only a warning to libarchive is a loss: an entry passed over, a header that could not be read whole.
+
+    None is a name that is not in the locale's encoding, since bytes are taken, nor an ACL, since none is kept.
+    """
+    return b"can't be converted" not in warning and b"acl" not in warning.lower()
 
 
 def no_space(error: OSError, folder: str) -> errors.StoreError:

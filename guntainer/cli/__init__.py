@@ -12,10 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from guntainer.cli.options import Options
+
 COMMANDS = {
     "run": "run a command in a rootfs",
     "batch": "run the jobs of a job file, many at a time",
-    "store": "list, prune and look up unpacked rootfs",
+    "build": "make an archive or an image by a Gunfile",
+    "pull": "have images, URLs and archives in the store before they are needed",
+    "inspect": "tell what a rootfs, an archive or an image is, without running it",
+    "store": "list, measure, check, export and remove what is kept",
     "pack": "make a small rootfs archive from programs of this machine",
     "unshare": "run a program of this machine as root over your sub-ids",
     "doctor": "try what this host allows, and say how to mend the rest",
@@ -32,13 +37,17 @@ def entry() -> NoReturn:
     import gc
     import os
 
-    from guntainer import descriptors, interrupts
+    from guntainer import descriptors, errors, interrupts
 
     _fill_standard_descriptors()
     descriptors.make_room(sys.argv)
     gc.set_threshold(50_000, 20, 20)
-    interrupts.install()
-    os._exit(main())
+    try:
+        interrupts.install()
+        code = main()
+    except interrupts.Interrupted as signal:  # before `main` could hear it, or while it was telling of something else
+        code = errors.SIGNAL_BASE + signal.number
+    os._exit(code)
 
 
 def _fill_standard_descriptors() -> None:
@@ -62,6 +71,10 @@ def main(argv: list[str] | None = None) -> int:
     _as_json = "--log-format=json" in words or ("--log-format" in words and "json" in words)
     try:
         return _command(words)
+    except errors.JobFileError as error:
+        for problem in error.problems:
+            complain(problem)
+        return error.exit_code
     except errors.GuntainerError as error:
         if debug:
             _traceback()
@@ -142,12 +155,37 @@ def write(text: str) -> None:
         pass
 
 
+class Notes:
+    """Our own messages of a command that runs one thing after the other, on stderr, a line each.
+
+    Args:
+        args: with the options that are COMMON, and `verbose` where the command has that.
+    """
+
+    def __init__(self, args: Options) -> None:
+        verbose = getattr(args, "verbose", False)
+        self._least = args.log_level or ("warning" if args.quiet else "debug" if verbose else "info")
+        self._as_json = args.log_format == "json"
+
+    def __call__(self, text: str, level: str = "info") -> None:
+        from guntainer.cli.options import LEVELS
+
+        if LEVELS.index(level) < LEVELS.index(self._least):
+            return
+        if self._as_json:
+            from guntainer import log
+
+            getattr(log.configure(level=self._least, format="json"), level)(text)
+        else:
+            write(f"guntainer: {text}\n" if level in ("info", "debug") else f"guntainer: {level}: {text}\n")
+
+
 def _command(words: list[str]) -> int:
     name = words[0] if words else ""
-    if name == "run":
+    if name in ("run", "build"):
         from guntainer import exeseal
 
-        exeseal.reexecute()  # `run` clones itself
+        exeseal.reexecute()  # they clone themselves
     if name in COMMANDS:
         return _load(name)(words[1:])
     if name in ("--version", "-V"):

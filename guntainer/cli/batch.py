@@ -112,10 +112,6 @@ def main(words: list[str]) -> int:
         zygote = spawn(ids.namespace)
     try:
         return _batch(args, ids, zygote, looking=looking)
-    except errors.JobFileError as error:
-        for problem in error.problems:
-            complain(problem)
-        return errors.USAGE
     finally:
         if zygote is not None:
             zygote.close()
@@ -177,7 +173,9 @@ def _look(args: Options, file: JobFile, jobs: tuple[Job, ...]) -> int:
         for job in jobs:
             line = visible(job.id)
             if args.dry_run:
-                line += f": {job.rootfs.location}: " + " ".join(map(repr, job.command or ("/bin/sh",)))
+                line += f": {job.rootfs.location if job.rootfs.kind == 'path' else job.rootfs.name}: " + " ".join(
+                    map(repr, job.command or ("/bin/sh",))
+                )
             show(line + "\n")
     else:
         show(f"{file.path}: {len(jobs)} job{'' if len(jobs) == 1 else 's'}, no mistakes\n")
@@ -221,7 +219,7 @@ class _Batch:
         from guntainer.store.lookup import open_store
 
         store = open_store(self._args.store, self._ids)
-        sources = {(job.rootfs.location, job.rootfs.sha256) for job in self._jobs if job.cache}
+        sources = {(job.rootfs.location, job.rootfs.sha256) for job in self._jobs if job.cache and job.rootfs.plain}
         missing = [source for source in sorted(sources, key=str) if not store.has(source[0])]
         if not missing:
             return

@@ -32,7 +32,7 @@ def whole_parser() -> Parser:
 
 
 _FOLDERS = ("DIR",)
-_FILES = ("FILE", "ROOTFS", "ARCHIVE", "PATH", "PROGRAM", "SRC:DST[:ro]")
+_FILES = ("FILE", "ROOTFS", "SOURCE", "ARCHIVE", "PATH", "PROGRAM", "SRC:DST[:ro]")
 
 
 def _complete_files(parser: argparse.ArgumentParser) -> None:

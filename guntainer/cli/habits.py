@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _OWN = "a container has one of its own here, always"
-_NO_IMAGE = "there are no images here: ROOTFS is an archive or a folder"
+_IMAGE = "ROOTFS itself may be an image: docker://HOST/NAME:TAG, oci:DIR:TAG, docker-archive:FILE:TAG"
 _FOREGROUND = "a run stays in the foreground; guntainer batch runs many jobs at a time"
 OF_RUN = {
     "--net": "here it is --network",
@@ -38,21 +38,29 @@ OF_RUN = {
     "--storage-opt": "here it is --scratch memory:SIZE",
     "--seccomp": "here it is --security-opt seccomp=FILE",
     "--no-new-privileges": "here it is --security-opt no-new-privileges",
-    "-P": "name each port with -p",
-    "--publish-all": "name each port with -p",
     "--expose": "here it is -p, with --network private",
-    "--entrypoint": "the command stands after ROOTFS, and nothing is put before it",
     "--device": "a device that you may open yourself can be bound: -v /dev/X:/dev/X",
     "--pid": _OWN,
     "--ipc": _OWN,
     "--uts": _OWN,
     "--cgroupns": _OWN,
-    "--platform": _NO_IMAGE,
-    "--pull": _NO_IMAGE,
-    "--image": _NO_IMAGE,
+    "--image": _IMAGE,
     "-d": _FOREGROUND,
     "--detach": _FOREGROUND,
     "--restart": _FOREGROUND,
+}
+_SECOND = "the Gunfile is the second word: guntainer build IMAGE GUNFILE"
+_FIRST = "what is made is the first word: NAME.tar.gz or oci:DIR:TAG"
+OF_BUILD = {
+    "-f": _SECOND,
+    "--file": _SECOND,
+    "-t": _FIRST,
+    "--tag": _FIRST,
+    "-o": _FIRST,
+    "--output": _FIRST,
+    "--build-arg": "here it is -e K=V",
+    "-v": "Copy takes files along",
+    "--volume": "Copy takes files along",
 }
 WITHOUT = frozenset(
     (
@@ -77,6 +85,8 @@ def instead(prog: str, name: str, run_options: Iterable[str]) -> str:
     """
     if prog == "guntainer run":
         return OF_RUN.get(name, "") or ("it has no counterpart here" if name in WITHOUT else "")
+    if prog == "guntainer build":
+        return OF_BUILD.get(name, "")
     if prog == "guntainer batch" and name in run_options:
         return "an option of run; a job file has most of them as keys of a job"
     return ""

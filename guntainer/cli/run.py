@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from guntainer import errors, report
-from guntainer.cli import options, show, write
+from guntainer.cli import Notes, options, show, write
 from guntainer.cli.run_job import job_of
 from guntainer.cli.run_options import OPTIONS, parser
 from guntainer.jobs.model import NO_LIMITS
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from guntainer.cli.options import Options
     from guntainer.jobs.model import Job
     from guntainer.ladder import Rung
+    from guntainer.rootfs import Rootfs
 
 
 def main(words: list[str]) -> int:
@@ -39,21 +40,15 @@ class _Run:
     def __init__(self, args: Options, job: Job) -> None:
         self._args = args
         self._job = job
+        self.note = Notes(args)
         self._folder: Any = None
         self._limiter: Any = None
         self._limited = False
+        self._committing: Any = None
+        if args.commit is not None or args.commit_layer is not None:
+            from guntainer.cli.committing import Committing
 
-    def note(self, text: str, level: str = "info") -> None:
-        """One line of our own on stderr."""
-        least = self._args.log_level or ("warning" if self._args.quiet else "debug" if self._args.verbose else "info")
-        if options.LEVELS.index(level) < options.LEVELS.index(least):
-            return
-        if self._args.log_format == "json":
-            from guntainer import log
-
-            getattr(log.configure(level=least, format="json"), level)(text)
-        else:
-            write(f"guntainer: {text}\n" if level in ("info", "debug") else f"guntainer: {level}: {text}\n")
+            self._committing = Committing(args, job)
 
     def run(self) -> int:
         from guntainer import descriptors, idmap, interrupts, opening, runfolder
@@ -144,17 +139,20 @@ class _Run:
         else:
             write("\r\x1b[K")
 
-    def _in(self, tree: str, shared: str) -> int:
+    def _in(self, rootfs: Rootfs, shared: str) -> int:
         from guntainer import assembly
 
+        self._job = rootfs.job(self._job)
         ground = assembly.Ground(shared, self.folder, self._ids)
         ground.limiter = self._limiter if self._limited else None
         terminal = self._wants_terminal()
         if self._args.dry_run:
-            return self._dry_run(tree, ground, terminal)
+            return self._dry_run(rootfs, ground, terminal)
         from guntainer.foreground import Foreground
 
-        container = Foreground(self._job, tree, ground, terminal=terminal, descend=self._descend, note=self.note)
+        if self._committing is not None:
+            self._committing.redirect()
+        container = Foreground(self._job, rootfs, ground, terminal=terminal, descend=self._descend, note=self.note)
         try:
             exit_ = container.run()
         except errors.SetupError as error:
@@ -170,6 +168,8 @@ class _Run:
             text = space.note(container.layer)
             if text:
                 self.note(text, "warning")
+        if self._committing is not None:
+            self._committing.after(exit_.code, self._job, rootfs, container.layer, ground, self.note)
         if self._args.keep:
             self._keep(container.layer)
         return exit_.code
@@ -179,6 +179,8 @@ class _Run:
             from guntainer import ladder
 
             ladder.refuse(rung)
+        if self._committing is not None:
+            self._committing.descend(rung)
         self.note(rung.note, "warning")
 
     def _wants_terminal(self) -> bool:
@@ -188,12 +190,12 @@ class _Run:
         # A pseudo-terminal has one output only, so nobody gets one unasked whose stderr goes elsewhere.
         return bool(self._args.tty or (both and os.isatty(2) and not self._args.no_tty))
 
-    def _dry_run(self, tree: str, ground: Any, terminal: bool) -> int:
+    def _dry_run(self, rootfs: Rootfs, ground: Any, terminal: bool) -> int:
         from guntainer import assembly, planner
 
         made = assembly.assemble(
             self._job,
-            tree,
+            rootfs,
             ground,
             planner.Stdio(terminal=0) if terminal else planner.Stdio(),
             terminal=terminal,

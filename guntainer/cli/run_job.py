@@ -6,8 +6,8 @@ import os
 
 from guntainer import errors
 from guntainer.cli import limiting
-from guntainer.jobs import values
-from guntainer.jobs.model import NETWORKS, Job, Mount, Source
+from guntainer.jobs import sources, values
+from guntainer.jobs.model import NETWORKS, PULLS, Job, Mount, Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,18 +38,12 @@ def job_of(args: Options, location: str, command: list[str]) -> Job:
     mounts = [_option("-v", values.parse_volume, text, _here()) for text in args.volume]
     mounts += [_mount(text) for text in args.mount]
     mounts += [_option("--tmpfs", values.parse_tmpfs, text) for text in args.tmpfs]
-    sha256 = args.sha256
-    if sha256 is not None and (len(sha256) != 64 or set(sha256.lower()) - set("0123456789abcdef")):
-        raise errors.UsageError(f"--sha256 {sha256}: expected 64 hex digits")
     return Job(
         id=args.name or "run",
-        rootfs=Source(
-            location=_option("ROOTFS", values.host_path, location, _here()),
-            name=location,
-            sha256=sha256 and sha256.lower(),
-        ),
+        rootfs=source_of(args, location),
         command=tuple(command),
-        env=tuple(_environment(args).items()),
+        entrypoint=_option("--entrypoint", values.parse_entrypoint, args.entrypoint),
+        env=tuple(environment(args).items()),
         mounts=tuple(mounts),
         workdir=_workdir(args.workdir),
         user=args.user,
@@ -62,15 +56,58 @@ def job_of(args: Options, location: str, command: list[str]) -> Job:
         read_only=args.read_only,
         scratch=_option("--scratch", values.parse_scratch, args.scratch),
         cache=not args.no_cache,
-        timeout_s=(_option("--timeout", values.parse_duration, args.timeout) or None) if args.timeout else None,
-        stop_signal=_option("--stop-signal", values.parse_signal, args.stop_signal),
+        timeout_s=timeout(args),
+        stop_signal=_option("--stop-signal", values.parse_signal, args.stop_signal) if args.stop_signal else None,
         stop_timeout_s=_option("--stop-timeout", values.parse_duration, args.stop_timeout),
     )
 
 
+def timeout(args: Options) -> float | None:
+    """--timeout; None: never."""
+    return (_option("--timeout", values.parse_duration, args.timeout) or None) if args.timeout else None
+
+
+def source_of(args: Options, location: str) -> Source:
+    """ROOTFS, with the options that say how it is come by.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    source: Source = _option("ROOTFS", sources.parse, location, _here())
+    if args.sha256 is not None:
+        source = source.replace(sha256=_option("--sha256", sources.check_sha256, args.sha256))
+    return bounded(args, source)
+
+
+def bounded(args: Options, source: Source) -> Source:
+    """A source, with the options that say how any is come by.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    read: dict[str, Any] = {}
+    if args.pull != Source.pull:
+        if args.pull not in PULLS:
+            raise errors.UsageError(f"--pull {args.pull}: expected {' or '.join(PULLS)}{values.near(args.pull, PULLS)}")
+        read["pull"] = args.pull
+    if args.platform:
+        read["platform"] = _option("--platform", sources.check_platform, args.platform)
+    if args.max_unpacked:
+        read["max-unpacked"] = _option("--max-unpacked", values.parse_size, args.max_unpacked)
+    if args.max_entries:
+        read["max-entries"] = _option("--max-entries", _count, args.max_entries)
+    return sources.bounded(source, read)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise errors.UsageError(f"expected a whole number of at least 1, got {values.quoted(text)}")
+    return int(text)
+
+
 def _network(args: Options) -> dict[str, Any]:
-    """The fields of a Job that -p, --dns and --add-host give."""
-    if not (args.publish or args.dns or args.add_host):
+    """The fields of a Job that -p, -P, --dns and --add-host give."""
+    if not (args.publish or args.publish_all or args.dns or args.add_host):
         return {}
     from guntainer.jobs import network
 
@@ -78,6 +115,7 @@ def _network(args: Options) -> dict[str, Any]:
     hosts = [_option("--add-host", network.parse_add_host, text) for text in args.add_host]
     return {
         "ports": _option("-p", network.check_ports, ports, args.network),
+        "publish_all": _option("-P", network.check_publish_all, args.publish_all, args.network),
         "dns": _option("--dns", network.parse_dns, args.dns),
         "add_hosts": _option("--add-host", network.check_hosts, hosts, args.network),
     }
@@ -164,7 +202,8 @@ _DOCKERS_NETWORKS = ("bridge", "default", "slirp4netns", "pasta")
 _ENV_FILE_LIMIT = 4 << 20
 
 
-def _environment(args: Options) -> dict[str, str]:
+def environment(args: Options) -> dict[str, str]:
+    """The variables that -e and --env-file give."""
     found: dict[str, str] = {}
     for path in args.env_file:
         try:

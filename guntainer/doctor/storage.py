@@ -199,7 +199,7 @@ def overlay_disk(around: Circumstances) -> Finding:
         os.mkdir(layer + name)
     trial = inside(abi.CLONE_NEWNS)
     trial.operation("private_mounts")
-    trial.operation("overlay", (lower,), f"{layer}/upper", f"{layer}/work", f"{layer}/merged")
+    trial.operation("overlay", (lower,), "", f"{layer}/upper", f"{layer}/work", f"{layer}/merged")
     trial.call("openat", abi.AT_FDCWD, f"{layer}/merged/file", _WRITE_TO, 0, step="copy up")
     failed = trial.run()
     if failed is None:
@@ -212,7 +212,7 @@ def overlay_disk(around: Circumstances) -> Finding:
             _OTHER_TMPDIR,
         )
     return degraded(
-        f"refused ({failed[0]}, {code}) with TMPDIR on {where.kind}; containers run on a copy of the rootfs",
+        f"refused ({failed[0]}, {code}) with TMPDIR on {where.kind}; containers run on a {_copies(around)} of the rootfs",
         "# TMPDIR on ext4, xfs, btrfs or tmpfs, not on NFS or another overlay:",
         _OTHER_TMPDIR,
         "# or keep what is written in memory: guntainer run --scratch memory",
@@ -226,7 +226,7 @@ def overlay_memory(around: Circumstances) -> Finding:
     trial = inside(abi.CLONE_NEWNS)
     trial.operation("private_mounts")
     trial.operation("scratch_memory", base, "")
-    trial.operation("overlay", (lower,), f"{base}/upper", f"{base}/work", f"{base}/merged")
+    trial.operation("overlay", (lower,), "", f"{base}/upper", f"{base}/work", f"{base}/merged")
     trial.call("openat", abi.AT_FDCWD, f"{base}/merged/file", _WRITE_TO, 0, step="copy up")
     failed = trial.run()
     if failed is None:
@@ -234,8 +234,27 @@ def overlay_memory(around: Circumstances) -> Finding:
     code = errno.errorcode.get(failed[1], str(failed[1]))
     where = file_system(around.beside_store, around.host.text("/proc/self/mountinfo"))
     return degraded(
-        f"refused ({failed[0]}, {code}) with the store on {where.kind}; containers run on a copy", _OTHER_STORE
+        f"refused ({failed[0]}, {code}) with the store on {where.kind}; containers run on a {_copies(around)}",
+        _OTHER_STORE,
     )
+
+
+def _copies(around: Circumstances) -> str:
+    """What a copy of a file of the store in TMPDIR is: a reflink needs a file system that has them, and one for both."""
+    from guntainer.store import flatten
+
+    if not around.run:
+        return flatten.COPY
+    copy = f"{around.run}/copy"
+    try:
+        with open(f"{_lower(around)}/file", "rb") as source, open(copy, "wb") as made:
+            flatten.clone(source.fileno(), made.fileno())
+    except OSError:
+        return flatten.COPY
+    finally:
+        if os.path.exists(copy):
+            os.unlink(copy)
+    return flatten.REFLINK
 
 
 def _lower(around: Circumstances) -> str:

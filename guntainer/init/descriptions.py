@@ -41,8 +41,8 @@ DESCRIPTIONS: dict[str, Callable[..., str]] = {
     "terminal": lambda *_: "open a pseudo-terminal and /dev/console",
     "private_mounts": lambda: "keep mounts private",
     "scratch_memory": lambda b, s: f"mount a tmpfs for the writable layer at {b} {s}".rstrip(),
-    "overlay": lambda lowers, upper, work, target: (
-        f"mount an overlay at {target}: {upper} over {' over '.join(lowers)}"
+    "overlay": lambda lowers, base, upper, work, target: (
+        f"mount an overlay at {target}: {upper} over {' over '.join(lowers)}{f' in {base}' if base else ''}"
     ),
     "bind_root": lambda source: f"make {source} a mount point",
     "hold": lambda slot, path: f"take hold of {path} as #{slot}",
@@ -56,6 +56,7 @@ DESCRIPTIONS: dict[str, Callable[..., str]] = {
     "folder": lambda p, m: f"make the folder {p} ({m:04o})",
     "mask": lambda paths, _: f"hide {', '.join(paths)}",
     "read_only": lambda paths: f"make read-only {', '.join(paths)}",
+    "make_folder": lambda path: f"make the folder {path} where it is missing",
     "place": lambda s, t, d, a: f"attach #{s} at {t}" + (", read-only" if a & abi.MOUNT_ATTR_RDONLY else ""),
     "place_tmpfs": lambda t, f, o: f"mount tmpfs at {t} ({_flags(f)}) {o}".rstrip(),
     "limits": lambda values: f"set {len(values)} resource limit(s)",
@@ -68,7 +69,7 @@ DESCRIPTIONS: dict[str, Callable[..., str]] = {
     "workdir": lambda path: f"change to {path}",
 }
 
-_TARGET_AT = {"mount": 2, "place": 2, "host_view": 2, "overlay": 4}
+_TARGET_AT = {"mount": 2, "place": 2, "host_view": 2, "overlay": 5}
 
 
 def describe(operation: tuple[Any, ...]) -> str:

@@ -54,14 +54,19 @@ def scratch_memory(program: Program, base: str, size: str) -> None:
         program.call("mkdirat", _HERE, f"{base}/{name}", 0o755)
 
 
-def overlay(program: Program, lowers: tuple[str, ...], upper: str, work: str, target: str) -> None:
-    """The copy-on-write root: overlayfs with userxattr, Linux 5.11. volatile: nothing here survives a crash anyway."""
-    lower = ":".join(_overlay_escape(path) for path in lowers)
-    options = f"lowerdir={lower},upperdir={_overlay_escape(upper)},workdir={_overlay_escape(work)},userxattr,volatile"
+def overlay(program: Program, lowers: tuple[str, ...], base: str, upper: str, work: str, target: str) -> None:
+    """The copy-on-write root: overlayfs with userxattr, Linux 5.11. volatile: nothing here survives a crash anyway.
+
+    Its options have to fit into one page, mount(2), so that many lower folders are named as seen from `base`.
+    """
+    if base:
+        program.call("chdir", base)
+    lower = ":".join(overlay_escape(path) for path in lowers)
+    options = f"lowerdir={lower},upperdir={overlay_escape(upper)},workdir={overlay_escape(work)},userxattr,volatile"
     program.call("mount", "overlay", target, "overlay", 0, options)
 
 
-def _overlay_escape(path: str) -> str:
+def overlay_escape(path: str) -> str:
     """Colons separate lower folders and commas options."""
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
@@ -194,6 +199,14 @@ def read_only(program: Program, paths: tuple[str, ...]) -> None:
 
 
 # -- the user's mounts
+
+
+def make_folder(program: Program, path: str) -> None:
+    """A folder inside the rootfs, with all on the way to it, where it is missing: an image's working directory, as in docker.
+
+    What is in its way stays there: who changes to it tells.
+    """
+    _make_inside(program, path, is_folder=True)
 
 
 def place(program: Program, slot: int, target: str, is_folder: bool, attributes: int) -> None:

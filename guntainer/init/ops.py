@@ -44,6 +44,7 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "mask": mounts.mask,
     "read_only": mounts.read_only,
     # the user's mounts
+    "make_folder": mounts.make_folder,
     "place": mounts.place,
     "place_tmpfs": mounts.place_tmpfs,
     # the process: what it may, and its end

@@ -6,9 +6,9 @@ A reader takes a value as the file has it and returns what the Job wants, or rai
 from __future__ import annotations
 
 from guntainer import capabilities, errors
-from guntainer.jobs import limits, network, security
+from guntainer.jobs import limits, network, security, sources
 from guntainer.jobs.matrix import scalar_text
-from guntainer.jobs.model import EMULATIONS, Mount, Port, Source
+from guntainer.jobs.model import EMULATIONS, PULLS, Mount, Port, Source
 from guntainer.jobs.parse import meaning
 from guntainer.jobs.problems import Given
 from guntainer.jobs.reading import (
@@ -52,8 +52,6 @@ if TYPE_CHECKING:
 LATER = ("artifacts", "needs", "if", "retry", "allow-failure")
 """Keys that the format has, and this version does not."""
 _SHELL = ("/bin/sh", "-e", "-c")
-_SHA256_DIGITS = 64
-_LATER_SOURCES = ("docker:", "oci:", "http:", "https:")
 
 
 def _duration(given: Given, _context: Context) -> float:
@@ -85,8 +83,19 @@ def _command(given: Given, context: Context) -> tuple[str, ...]:
             f'expected a list such as ["/bin/true"], got {kind_of(given.value)}: a text goes to run'
         )
     words = tuple(str(item) for _, item in items(given, context, ' such as ["/bin/true"]', _argument))
-    if not given.value or (words and not words[0]):
+    if words and not words[0]:
         raise errors.UsageError("the command is empty")
+    return words  # [] is the image's own
+
+
+def _entrypoint(given: Given, context: Context) -> tuple[str, ...]:
+    if given.value == "":
+        return ()
+    if isinstance(given.value, str):
+        return (text(given),)
+    words = tuple(str(item) for _, item in items(given, context, ' such as ["/init"]', _argument))
+    if words and not words[0]:
+        raise errors.UsageError('the program is empty: "" or [] is no entrypoint')
     return words
 
 
@@ -203,30 +212,34 @@ def _rootfs(given: Given, context: Context) -> Source | None:
         hint = near(name, context.sources)
         if hint:
             raise errors.UsageError(f"no {quoted(name)} in [rootfs]{hint}; a path is written ./{name}")
-        if name == "host":
-            raise errors.UsageError('"host" is not supported by this version yet; a path is written ./host')
-    return Source(location=location(name, context.base), name=name)
+    return sources.parse(name, context.base)
 
 
-def location(name: str, base: str) -> str:
-    """The absolute path of an archive or a folder."""
-    if name.lower().startswith(_LATER_SOURCES):
-        raise errors.UsageError(f"{quoted(name)} is not supported by this version yet: expected an archive or a folder")
-    return host_path(name, base)
+def _pull(given: Given, _context: Context) -> str:
+    found = text(given)
+    if found not in PULLS:
+        raise errors.UsageError(f"expected {' or '.join(PULLS)}, got {quoted(found)}{near(found, PULLS)}")
+    return found
 
 
-def sha256(given: Given) -> str:
-    """The 64 hexadecimal digits of an archive's SHA-256, in lower case."""
-    digits = text(given).lower()
-    if len(digits) != _SHA256_DIGITS or set(digits) - set("0123456789abcdef"):
-        raise errors.UsageError(f"expected the {_SHA256_DIGITS} hexadecimal digits of a SHA-256, got {quoted(digits)}")
-    return digits
+SOURCE_READERS: dict[str, Reader] = {
+    "source": lambda given, context: sources.parse(text(given), context.base),
+    "sha256": lambda given, _: sources.check_sha256(text(given)),
+    "platform": lambda given, _: sources.check_platform(text(given)),
+    "pull": _pull,
+    "max-unpacked": lambda given, _: parse_size(str(number_or_text(given))),
+    "max-entries": lambda given, _: count(given),
+}
+"""The keys of [rootfs.NAME]; but for the first two they are those of a job as well."""
 
 
+OF_SOURCE = ("platform", "pull", "max-unpacked", "max-entries")
 READERS: dict[str, Reader] = {
     "rootfs": _rootfs,
+    **{key: SOURCE_READERS[key] for key in OF_SOURCE},
     "command": _command,
     "run": _run,
+    "entrypoint": _entrypoint,
     "volumes": _volumes,
     "tmpfs": _tmpfs,
     "workdir": lambda given, _: check_target(text(given)),
@@ -234,6 +247,7 @@ READERS: dict[str, Reader] = {
     "hostname": lambda given, _: check_hostname(text(given)),
     "network": lambda given, _: check_network(text(given)),
     "ports": _ports,
+    "publish-all": lambda given, _: flag(given),
     "dns": _dns,
     "add-hosts": _add_hosts,
     "stdin": lambda given, context: host_path(text(given), context.base),

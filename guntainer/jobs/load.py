@@ -6,7 +6,7 @@ Pure: the caller reads the file and says where it lay. Nothing is looked up on t
 from __future__ import annotations
 
 from guntainer import errors
-from guntainer.jobs import fields, limits, network, reading
+from guntainer.jobs import fields, limits, network, sources
 from guntainer.jobs.matrix import MAX_CELLS, Cell, Matrix, expand, fill, has_expression, is_broken, read_matrix
 from guntainer.jobs.model import Job, Limits, Mount, Source
 from guntainer.jobs.names import check_key, folder_name
@@ -19,7 +19,7 @@ from guntainer.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from guntainer.jobs.problems import Path
@@ -32,11 +32,13 @@ _PLAIN = {  # key in the file → field of Job, for those that are taken over as
     "rootfs": "rootfs",
     "command": "command",
     "run": "command",
+    "entrypoint": "entrypoint",
     "workdir": "workdir",
     "user": "user",
     "hostname": "hostname",
     "network": "network",
     "ports": "ports",
+    "publish-all": "publish_all",
     "dns": "dns",
     "add-hosts": "add_hosts",
     "cap-add": "cap_add",
@@ -150,21 +152,21 @@ class _Reading:
                 self.problems.add(here.path, error.message)
 
     def source(self, name: str, given: Given) -> Source | None:
-        keys = open_table(given, ("source", "sha256"), self.problems)
-        read: dict[str, str] = {}
+        keys = open_table(given, tuple(fields.SOURCE_READERS), self.problems)
+        read: dict[str, Any] = {}
         for key, each in keys.items():
             try:
                 if has_expression(each.value):
                     raise errors.UsageError("an expression has a meaning only in a job")
-                found = reading.text(each)
-                read[key] = fields.location(found, self.context.base) if key == "source" else fields.sha256(each)
+                read[key] = fields.SOURCE_READERS[key](each, self.context)
             except errors.UsageError as error:
                 self.problems.add(each.path, error.message)
         if isinstance(given.value, dict) and "source" not in keys:
-            raise errors.UsageError("source is missing: expected the path of an archive or a folder")
+            raise errors.UsageError("source is missing: expected an archive, a folder, an image or a URL")
         if "source" not in read:
             return None
-        return Source(location=read["source"], name=name, sha256=read.get("sha256"))
+        source: Source = read.pop("source")
+        return sources.bounded(source.replace(name=name, sha256=read.pop("sha256", source.sha256)), read)
 
     def defaults(self, given: Given | None) -> _Section:
         if given is None:
@@ -245,8 +247,10 @@ class _Reading:
                     settings.pop(key, None)
         if "rootfs" not in settings:
             self.problems.add(given.path, "rootfs is missing: expected a name of [rootfs.NAME] or a path")
-        if "command" not in settings and "run" not in settings:
-            self.problems.add(given.path, "there is neither command nor run: expected one of them")
+        if not {"command", "run", "entrypoint"} & set(settings):
+            self.problems.add(
+                given.path, "there is neither command nor run: expected one of them; command = [] is the image's own"
+            )
         return _Section(settings=settings, env={**defaults.env, **own.env})
 
     def filled(self, section: _Section, cell: Cell, names: tuple[str, ...] | None) -> _Section:
@@ -303,7 +307,10 @@ class _Reading:
             if isinstance(read.get("rootfs"), Source):
                 values: dict[str, Any] = {_PLAIN[name]: value for name, value in read.items() if name in _PLAIN}
                 values.update(read.get("security-opt", {}))  # type: ignore[call-overload]
+                if "run" in read:
+                    values.setdefault("entrypoint", ())  # a script is for a shell, whatever the image begins with
                 env: Any = tuple(read[f"env.{name}"] for name in section.env if f"env.{name}" in read)
+                values["rootfs"] = sources.bounded(values["rootfs"], read)
                 yield Job(id=job_id, key=key, matrix=cell.pairs, env=env, mounts=mounts, limits=limits, **values)
 
     def take(self, named: _Named) -> None:
@@ -321,7 +328,12 @@ class _Reading:
         if "network" in section.settings and "network" not in read:
             return
         kind = read.get("network", Job.network)
-        for key, check in (("ports", network.check_ports), ("add-hosts", network.check_hosts)):
+        checks: dict[str, Callable[[Any, str], object]] = {
+            "ports": network.check_ports,
+            "publish-all": network.check_publish_all,
+            "add-hosts": network.check_hosts,
+        }
+        for key, check in checks.items():
             if key in read:
                 try:
                     check(read[key], kind)

@@ -16,15 +16,68 @@ EMULATIONS = ("auto", "on", "off")
 NETWORKS = ("host", "none", "private")
 
 
+PULLS = ("missing", "always", "never")
+MAX_UNPACKED_BYTES, MAX_ENTRIES = 64 << 30, 4_000_000
+"""What a rootfs may unpack to where nothing else is said."""
+
+
 class Source(Value):
-    """Where a rootfs comes from: a path of an archive or a folder."""
+    """Where a rootfs comes from."""
 
     location: str
-    """Absolute path, resolved against the working directory (`run`) or the job file's folder (`batch`)."""
+    """A path: absolute, resolved against the working directory (`run`) or the job file's folder (`batch`). Else a URL, or a
+    registry's reference."""
     name: str = ""
     """What the user called it: the argument of `run`, a key of [rootfs.NAME], or a path."""
     sha256: str | None = None
-    """64 lower-case hex digits that the archive must have, or None."""
+    """64 lower-case hex digits that the archive must have, or None; of an image's folder, and of a registry's: its manifest."""
+    kind: str = "path"
+    """"path": an archive, a folder or an image, as its content is. "oci", "docker-archive": an image. "url", "registry": fetched.
+    "host": the host's own folders."""
+    reference: str = ""
+    """Which image of a place that holds several: a tag, or `@sha256:…`."""
+    platform: str = ""
+    """`os/arch[/variant]`; "": this machine's."""
+    pull: str = "missing"
+    """One of PULLS: when to fetch what is elsewhere."""
+    limits: tuple[int, int] | None = None
+    """The most (bytes, entries) that it may unpack to."""
+
+    def __repr__(self) -> str:
+        return (
+            f"Source({self.name!r}, {self.kind!r})" if self.kind == "url" else super().__repr__()
+        )  # it may hold a password
+
+    @classmethod
+    def of(cls, text: str, base: str = "") -> Source:
+        """What `text` means as ROOTFS: `docker://alpine`, `oci:layout:1`, `host`, a path.
+
+        Args:
+            base: the folder that relative paths are seen from; "": the working directory.
+
+        Raises:
+            UsageError: it means nothing.
+        """
+        import os
+
+        from guntainer.jobs import sources
+
+        return sources.parse(text, base or os.getcwd())
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is said of it but its path, and perhaps its digest."""
+        return self.kind == "path" and not (self.reference or self.platform) and self.limits is None
+
+    @property
+    def selection(self) -> str:
+        """What is chosen of the images at one place; "" where nothing is, and it need not be an image."""
+        chosen = self.reference or self.platform or self.kind in ("oci", "docker-archive")
+        return f"{self.reference}\0{self.platform}" if chosen else ""
+
+    @property
+    def remote(self) -> bool:
+        return self.kind in ("url", "registry")
 
 
 class Mount(Value):
@@ -103,17 +156,24 @@ class Job(Value):
     matrix: tuple[tuple[str, str], ...] = ()
     """The cell's (axis, value) pairs, in written order."""
     command: tuple[str, ...] = ()
-    """argv; empty: /bin/sh."""
+    """argv, of an image what its entrypoint is given; empty: the image's own, else /bin/sh."""
+    entrypoint: tuple[str, ...] | None = None
+    """What the command is given to; None: the image's own. Any other takes the image's own command away as well."""
     env: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
     workdir: str | None = None
+    """None: the image's, else the root."""
+    make_workdir: bool = False
+    """Make it where it is missing: that of an image."""
     user: str | None = None
-    """`UID[:GID]` or `name[:group]`, looked up in the rootfs; None: root of the container."""
+    """`UID[:GID]` or `name[:group]`, looked up in the rootfs; None: the image's, else root of the container."""
     hostname: str = DEFAULT_HOSTNAME
     network: str = "host"
     """"host": the caller's. "none": nothing but lo. "private": its own, by pasta or slirp4netns."""
     ports: tuple[Port, ...] = ()
     """Of a private network alone."""
+    publish_all: bool = False
+    """Publish what the image listens on as well, on free ports of the host."""
     dns: tuple[str, ...] = ()
     """Name servers; (): those of the host; ("none",): the rootfs's own /etc/resolv.conf stays."""
     add_hosts: tuple[tuple[str, str], ...] = ()
@@ -138,9 +198,15 @@ class Job(Value):
     scratch: Scratch = Scratch()
     cache: bool = True
     timeout_s: float | None = None
-    stop_signal: int = int(_signal.SIGTERM)
+    stop_signal: int | None = None
+    """None: the image's, else SIGTERM."""
     stop_timeout_s: float = DEFAULT_STOP_TIMEOUT_S
     fail_fast: bool = False
     """A failure of this job cancels the other jobs with the same key."""
     max_parallel: int | None = None
     """At most so many jobs with the same key at once."""
+
+    @property
+    def asks_with(self) -> int:
+        """The signal that a stop begins with."""
+        return int(_signal.SIGTERM) if self.stop_signal is None else self.stop_signal

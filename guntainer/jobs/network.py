@@ -98,12 +98,7 @@ def check_ports(ports: Iterable[Port], network: str) -> tuple[Port, ...]:
     ports = tuple(ports)
     if not ports:
         return ports
-    if network != "private":
-        why = {
-            "host": "with host, the container's ports are the host's already",
-            "none": "with none, there is nothing that a port could lead to",
-        }
-        raise errors.UsageError(f"published ports need network private: {why[network]}")
+    _check_network(network)
     if len(ports) > _MOST_PORTS:
         raise errors.UsageError(f"{len(ports)} ports are more than the {_MOST_PORTS} that can be published")
     seen: dict[tuple[str, int], Port] = {}
@@ -114,6 +109,22 @@ def check_ports(ports: Iterable[Port], network: str) -> tuple[Port, ...]:
             if other is not port and (other.container != port.container or _overlap(other.address, port.address)):
                 raise errors.UsageError(f"port {port.host}/{port.protocol} is published twice")
     return ports
+
+
+def check_publish_all(wanted: bool, network: str) -> bool:
+    """`wanted`, when a container with this network can have it; raises as `check_ports` does."""
+    if wanted:
+        _check_network(network)
+    return wanted
+
+
+def _check_network(network: str) -> None:
+    if network != "private":
+        why = {
+            "host": "with host, the container's ports are the host's already",
+            "none": "with none, there is nothing that a port could lead to",
+        }
+        raise errors.UsageError(f"published ports need network private: {why[network]}")
 
 
 def _overlap(one: str, other: str) -> bool:

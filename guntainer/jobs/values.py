@@ -142,6 +142,23 @@ def parse_signal(value: str | int) -> int:
     )
 
 
+def parse_entrypoint(text: str | None) -> tuple[str, ...] | None:
+    """One program, as docker has it; `["a", "b"]` a program and its first arguments, as podman; "" none at all."""
+    if text is None or not text:
+        return None if text is None else ()
+    if not text.startswith("["):
+        return (check_text(text),)
+    import json  # a notation for few
+
+    try:
+        words = json.loads(text)
+    except ValueError:
+        words = None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words) or words[:1] == [""]:
+        raise errors.UsageError(f'expected a program, or a list such as ["/init", "-v"], got {quoted(text)}')
+    return tuple(check_text(word) for word in words)
+
+
 def check_text(text: str) -> str:
     """`text`, when the kernel can take it as an argument, a path or a value."""
     if "\0" in text:

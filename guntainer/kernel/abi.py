@@ -52,6 +52,7 @@ MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
 # openat2(2), Linux 5.6
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
@@ -106,6 +107,9 @@ RTN_LOCAL = 2
 MSG_DONTWAIT = 0x40
 MSG_NOSIGNAL = 0x4000
 
+# ioctl_ficlone(2), Linux 4.5
+FICLONE = 0x4004_9409
+
 # ioctl_tty(2)
 TIOCSCTTY = 0x540E
 TIOCSWINSZ = 0x5414
@@ -143,6 +147,7 @@ _BY_MACHINE = {
     "execve": (59, 221),
     "chdir": (80, 49),
     "fchdir": (81, 50),
+    "fchown": (93, 55),
     "umask": (95, 166),
     "setsid": (112, 157),
     "pivot_root": (155, 41),
@@ -156,6 +161,7 @@ _BY_MACHINE = {
     "mknodat": (259, 33),
     "symlinkat": (266, 36),
     "faccessat": (269, 48),
+    "utimensat": (280, 88),
     "dup3": (292, 24),
     "ppoll": (271, 73),
     "prlimit64": (302, 261),

@@ -2,6 +2,11 @@
 
 The clone is made by the same code, for a function that returns twice on one stack has to be written so. How a block is laid
 out, and what the numbers in here are, is told by `program`.
+
+A second one runs a table of calls in the thread that calls it, without the interpreter's lock. A call is 8 words: its number,
+and seven addresses: of its first four arguments; of where its result goes; of the result that it must have, or 0; of the
+address of the next call. It returns 0 after the last, whose next is 0, or the address of a call that failed, or whose result
+is another one.
 """
 
 from __future__ import annotations
@@ -61,6 +66,30 @@ _X86_64 = bytes.fromhex(
     "f4"  # hlt
 )
 MACHINE_CODE = {"x86_64": _X86_64}
+_TABLE_X86_64 = bytes.fromhex(
+    "53"  # push rbx
+    "4889fb"  # mov rbx, rdi              the first call
+    "488b03"  # loop: mov rax, [rbx]
+    "488b4b08488b39"  # mov rcx, [rbx+8]; mov rdi, [rcx]
+    "488b4b10488b31"  # mov rcx, [rbx+16]; mov rsi, [rcx]
+    "488b4b18488b11"  # mov rcx, [rbx+24]; mov rdx, [rcx]
+    "488b4b204c8b11"  # mov rcx, [rbx+32]; mov r10, [rcx]
+    "0f05"  # syscall
+    "488b4b28488901"  # mov rcx, [rbx+40]; mov [rcx], rax
+    "488b4b304885c9"  # mov rcx, [rbx+48]; test rcx, rcx
+    "7405"  # jz any
+    "483b01"  # cmp rax, [rcx]            the result that it must have
+    "7514"  # jne stop
+    "483d01f0ffff"  # any: cmp rax, -4095
+    "730c"  # jae stop
+    "488b4b38488b19"  # mov rcx, [rbx+56]; mov rbx, [rcx]
+    "4885db"  # test rbx, rbx
+    "75b6"  # jnz loop
+    "4889d8"  # stop: mov rax, rbx
+    "5b"  # pop rbx
+    "c3"  # ret
+)
+TABLE_CODE = {"x86_64": _TABLE_X86_64}
 
 
 def load() -> Callable[[int, int, int], int] | None:
@@ -76,3 +105,16 @@ def load() -> Callable[[int, int, int], int] | None:
         ctypes.c_long, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p
     )(address)
     return entry
+
+
+def load_table() -> Callable[[int], int] | None:
+    """What runs a table, given the address of its first call; None where there is none, or a policy forbids it."""
+    code = TABLE_CODE.get(os.uname().machine)
+    if code is None:
+        return None
+    try:
+        address = syscalls.executable(code)
+    except OSError:
+        return None
+    run: Callable[[int], int] = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p)(address)
+    return run

@@ -112,6 +112,19 @@ def setns(fd: int, kind: int) -> None:
         raise _fail(None)
 
 
+def unshare(kinds: int) -> None:
+    """Leave the namespaces of these kinds for new ones: unshare(2). A user namespace's, for a process with one thread."""
+    if _syscall(_long(abi.SYSCALLS["unshare"]), _int(kinds)) != 0:
+        raise _fail(None)
+
+
+def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+    """Attach a file system, or change what is attached: mount(2)."""
+    words = (_text(os.fsencode(source)), _text(os.fsencode(target)), _text(os.fsencode(kind)))
+    if _syscall(_long(abi.SYSCALLS["mount"]), *words, _ulong(flags), _text(os.fsencode(options))) != 0:
+        raise _fail(target)
+
+
 def join_session_keyring() -> None:
     """A session keyring of our own, empty, instead of the one that we were started with: keyctl(2)."""
     _syscall(_long(abi.SYSCALLS["keyctl"]), _int(abi.KEYCTL_JOIN_SESSION_KEYRING), _pointer(None))

@@ -15,7 +15,7 @@ import os
 
 from guntainer import descriptors, errors, refusals
 from guntainer.init.private_network import DEVICE
-from guntainer.jobs.network import check_ports
+from guntainer.jobs.network import check_ports, check_publish_all
 from guntainer.naming import FORWARDER
 from guntainer.network import asking, versions
 from guntainer.value import Value
@@ -116,6 +116,7 @@ def check(job: Job) -> None:
         UsageError, HostError: saying why not.
     """
     check_ports(job.ports, job.network)
+    check_publish_all(job.publish_all, job.network)
     if job.network == "private":
         try:
             require()

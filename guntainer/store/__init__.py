@@ -1,1 +1,1 @@
-"""Unpacked rootfs by digest: `lookup` (the warm path), `fill`, `asynchronous` (the same for an event loop), `prune`, `remove`."""
+"""What was unpacked, by digest: `lookup` (the warm path), `acquire`, `fill`, `asynchronous`, `entries`, `prune`, `verify`, `usage`."""

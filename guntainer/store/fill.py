@@ -1,212 +1,206 @@
-"""Unpack an archive into the store, once, however many ask: the steps, and the way to go them without an event loop.
+"""Fill the store, and wait for it without an event loop: several entries side by side, each by a worker of its own.
 
-Who holds incoming/<key>.lock unpacks; the others wait for that lock and then look again. A holder that dies loses the lock
-by the kernel's hand, and the next one removes its leftovers and starts anew. An entry appears by one rename, whole.
+Nobody waits for a lock while a worker of his has nothing to do, and whoever has a lock works: no two can wait for each other.
 """
 
 from __future__ import annotations
 
-import fcntl
-import marshal
 import os
 
 from guntainer import errors, interrupts
 from guntainer.archive import worker
-from guntainer.idmap import COUNT, RANGE, Ids
-from guntainer.store.lookup import VERSION, key_of, mismatch
-from guntainer.store.prune import remove_entry
-from guntainer.store.remove import remove_tree
+from guntainer.idmap import Ids
+from guntainer.store.filling import Filling, ImageInside, Wanted, crashed, failure, task_of, wanted_archive
+from guntainer.store.lookup import Lease, mismatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
-    from guntainer.store.lookup import Lease, Store
+    from guntainer.store.filling import LimitPair
+    from guntainer.store.lookup import Store
 
     Progress = Callable[[int, int], None]
     Meanwhile = Callable[[], None]
-    LimitPair = tuple[int, int]
 
 _KILL = 9
+_LOOK_AGAIN_S = 0.05
 
 
-def _task(archive: str, folder: str, ids: Ids, *, hash_it: bool, limits: LimitPair | None) -> worker.Task:
-    """For a worker that keeps owners where a range of ids is mapped."""
-    count = COUNT if ids.kind == RANGE else 0
-    namespace = -1 if ids.inside else ids.namespace
-    return worker.Task(archive, archive, folder, hash_it=hash_it, limits=limits, ids=count, namespace=namespace)
+class _Working:
+    """A worker under way."""
 
-
-def _failed(store: Store, error: OSError) -> errors.StoreError:
-    return errors.StoreError(f"store {store.path}: {errors.describe_oserror(error)}", probe="store")
-
-
-class Filling:
-    """One unpack into a store, step by step; `close` ends it at any point and leaves nothing half done."""
-
-    def __init__(self, store: Store, archive: str, sha256: str | None, limits: LimitPair | None = None) -> None:
-        self._store = store
-        self._archive = archive
-        self._sha256 = sha256
-        self._limits = limits
-        try:
-            self._key = key_of(os.stat(archive))
-        except OSError as error:
-            raise errors.RootfsError(errors.describe_oserror(error)) from None
-        self._folder = f"{store.path}/incoming/{self._key}{store.suffix}"
-        self._lock = -1
-
-    def lock(self, *, wait: bool) -> bool:
-        """Take the lock of this archive; False where another holds it and `wait` is False."""
-        while True:
+    def __init__(self, task: worker.Task) -> None:
+        self.name = task.name
+        self.pid = self.read = -1
+        with interrupts.held():
             try:
-                lock = os.open(f"{self._folder}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            except OSError as error:
-                raise _failed(self._store, error) from None
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                self.pid, self.read = worker.fork(task)
             except BlockingIOError:
-                os.close(lock)
-                return False
-            except BaseException:
-                os.close(lock)
-                raise
-            if os.fstat(lock).st_nlink:
-                self._lock = lock
-                return True
-            os.close(lock)  # its holder has finished and removed it
+                why, hint = worker.no_process(task.name)
+                raise errors.Exhausted(why, hint=hint, probe="nproc") from None
+        self.done = self.total = 0
+        self._pipe = worker.Pipe()
+        self._last: tuple[Any, ...] | None = None
 
-    def begin(self) -> Lease | worker.Task:
-        """With the lock held: the lease, where another was quicker, or the task for a worker."""
-        lease = self._store.find(self._archive, self._sha256)
-        if lease is not None:
-            return lease
-        try:
-            remove_tree(self._folder)  # of a holder that died
-            os.mkdir(self._folder, 0o700)
-        except OSError as error:
-            raise _failed(self._store, error) from None
-        return _task(self._archive, self._folder, self._store.ids, hash_it=True, limits=self._limits)
-
-    def finish(self, facts: dict[str, Any]) -> Lease:
-        """Put the unpacked tree into place and lease it.
+    def more(self) -> dict[str, Any] | None:
+        """Read what it says; its facts, when it is through.
 
         Raises:
-            RootfsError: its digest is not the one demanded.
+            GuntainerError: what it has failed for.
         """
-        digest = facts["digest"]
-        if self._sha256 is not None and digest != self._sha256:
-            raise mismatch(self._archive, self._sha256, digest)
-        try:
-            lease = self._store.lease(digest) or self._place(digest, facts)
-            self._remember(digest, facts)
-        except OSError as error:
-            raise _failed(self._store, error) from None
-        lease.left_out = facts["devices"] + facts["sockets"]
-        lease.unmapped = facts["unmapped"]
-        return lease
-
-    def _place(self, digest: str, facts: dict[str, Any]) -> Lease:
-        meta = {
-            **facts,
-            "layout": VERSION,
-            "ids": self._store.ids.describe(),
-            "sources": [self._archive],
-            "key": list(facts["key"]),
-        }
-        os.close(os.open(f"{self._folder}/lock", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        with open(f"{self._folder}/meta", "wb") as file:
-            file.write(marshal.dumps(meta))
-        entry = self._store.entry(digest)
-        # Another archive with the same content may arrive at the same moment: the entry that is there wins.
-        for _ in range(3):
-            try:
-                os.rename(self._folder, entry)
-            except OSError:
-                lease = self._store.lease(digest)
-                if lease is not None:
-                    return lease
-                remove_entry(entry)  # damaged: without its meta
-                continue
-            lease = self._store.lease(digest)
-            if lease is not None:
-                return lease
-            raise errors.StoreError(f"store {self._store.path}: {digest[:12]} was pruned at once", hint="run it again")
-        raise errors.StoreError(
-            f"store {self._store.path}: {digest[:12]} is damaged and can not be removed", hint=f"remove {entry}"
-        )
-
-    def _remember(self, digest: str, facts: dict[str, Any]) -> None:
-        link = f"{self._store.path}/index/{'-'.join(f'{part:x}' for part in facts['key'])}"
-        made = f"{link}.{os.getpid()}-{os.urandom(3).hex()}"
-        os.symlink(digest, made)
-        os.rename(made, link)
+        data = os.read(self.read, 1 << 16)
+        for message in self._pipe.feed(data):
+            if message[0] == "progress":
+                self.done, self.total = message[1:]
+            else:
+                self._last = message
+        if data:
+            return None
+        status = os.waitpid(self.pid, 0)[1]
+        self.pid = -1
+        if self._last is None:
+            raise crashed(self.name, status)
+        if self._last[0] == "failed":
+            raise failure(self._last)
+        facts: dict[str, Any] = self._last[1]
+        return facts
 
     def close(self) -> None:
-        """Remove what is not in place, and give the lock up."""
-        if self._lock < 0:
-            return
-        try:
-            remove_tree(self._folder)
-            os.unlink(f"{self._folder}.lock")
-        except OSError:
-            pass  # who asks next, or prune, removes it
-        os.close(self._lock)
-        self._lock = -1
-
-
-def failure(message: tuple[Any, ...]) -> errors.GuntainerError:
-    """The error that a worker has told."""
-    _, kind, text, hint, probe = message
-    cls = getattr(errors, kind, errors.ArchiveError)
-    error: errors.GuntainerError = cls(text, hint=hint, probe=probe)
-    return error
-
-
-def crashed(archive: str, status: int) -> errors.ArchiveError:
-    """A worker that ended without a word: libarchive crashed, or somebody killed it."""
-    how = f"by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"with {os.WEXITSTATUS(status)}"
-    return errors.ArchiveError(f"{archive}: its unpacker ended {how}", hint="nothing of it was kept; run it again")
+        """It is dead and waited for after this."""
+        if self.pid > 0:
+            os.kill(self.pid, _KILL)
+            os.waitpid(self.pid, 0)
+            self.pid = -1
+        if self.read >= 0:
+            os.close(self.read)
+            self.read = -1
 
 
 def _work(task: worker.Task, progress: Progress | None, meanwhile: Meanwhile | None = None) -> dict[str, Any]:
     """Fork a worker and wait for it; whatever interrupts this, it is dead and waited for afterwards."""
-    pid = read = -1
-    status = None
+    working = None
     try:
-        with interrupts.held():
-            try:
-                pid, read = worker.fork(task)
-            except BlockingIOError:
-                why, hint = worker.no_process(task.name)
-                raise errors.Exhausted(why, hint=hint, probe="nproc") from None
+        working = _Working(task)
         if meanwhile is not None:
             meanwhile()
-        pipe = worker.Pipe()
-        last: tuple[Any, ...] | None = None
-        while data := os.read(read, 1 << 16):
-            for message in pipe.feed(data):
-                if message[0] == "progress":
-                    if progress is not None:
-                        progress(message[1], message[2])
-                else:
-                    last = message
-        status = os.waitpid(pid, 0)[1]
-        if last is None:
-            raise crashed(task.name, status)
-        if last[0] == "failed":
-            raise failure(last)
-        facts: dict[str, Any] = last[1]
+        while (facts := working.more()) is None:
+            if progress is not None and working.total:
+                progress(working.done, working.total)
         return facts
     finally:
-        if pid > 0:
-            os.close(read)
-            if status is None:
-                os.kill(pid, _KILL)
-                os.waitpid(pid, 0)
+        if working is not None:
+            working.close()
         if progress is not None:
             progress(1, 1)
+
+
+class Crew:
+    """Several fillings side by side, for a process with one thread.
+
+    Args:
+        most: workers at once.
+        meanwhile: called once the first of them works.
+    """
+
+    def __init__(
+        self,
+        fillings: Sequence[Filling],
+        most: int,
+        progress: Progress | None = None,
+        meanwhile: Meanwhile | None = None,
+    ) -> None:
+        self._meanwhile = meanwhile
+        self._waiting = list(fillings)
+        self._most = most
+        self._progress = progress
+        self._at_work: dict[int, tuple[_Working, Filling]] = {}
+        self._leases: dict[Filling, Lease] = {}
+        self._read = 0
+        self._total = sum(filling.wanted.size_bytes for filling in fillings)
+
+    def run(self) -> dict[Filling, Lease]:
+        """Fill them all; the leases are the caller's.
+
+        Raises:
+            GuntainerError: of one of them; the others are ended, and nothing of them is kept or leased.
+        """
+        import select
+
+        poll = select.poll()
+        done = False
+        try:
+            while self._waiting or self._at_work:
+                self._start(poll)
+                if self._at_work and self._meanwhile is not None:
+                    go_on, self._meanwhile = self._meanwhile, None
+                    go_on()
+                if not (self._waiting or self._at_work):
+                    break  # all of them were there
+                for fd, _events in poll.poll(
+                    _LOOK_AGAIN_S * 1000 if len(self._at_work) < self._most and self._waiting else None
+                ):
+                    self._hear(fd, poll)
+            done = True
+            return self._leases
+        finally:
+            for working, filling in self._at_work.values():
+                working.close()
+                filling.close()
+            for filling in self._waiting:
+                filling.close()  # one whose lock was taken at the moment of a signal
+            if not done:
+                for lease in self._leases.values():
+                    lease.release()
+            if self._progress is not None:
+                self._progress(1, 1)
+
+    def _start(self, poll: Any) -> None:
+        """Begin what can be begun; wait for a lock only where nothing else is to do."""
+        for filling in list(self._waiting):
+            if len(self._at_work) >= self._most:
+                return
+            if not filling.lock(wait=not self._at_work and len(self._waiting) == 1):
+                continue
+            # whatever interrupts this, `run` closes it: it leaves `_waiting` when it is in its next place
+            begun = filling.begin()
+            if isinstance(begun, Lease):
+                self._leases[filling] = begun
+                filling.close()
+            else:
+                with interrupts.held():
+                    working = _Working(begun)
+                    self._at_work[working.read] = (working, filling)
+                poll.register(working.read, 1)  # POLLIN; its end is told anyway
+            self._waiting.remove(filling)
+
+    def _hear(self, fd: int, poll: Any) -> None:
+        working, filling = self._at_work[fd]
+        facts = working.more()  # where this raises, `run` ends what is at work
+        if facts is None:
+            self._tell()
+            return
+        poll.unregister(fd)
+        self._read += working.total
+        working.close()
+        try:
+            self._leases[filling] = filling.finish(facts)
+        except ImageInside:
+            del self._at_work[fd]  # who catches it reads there, and closes it
+            raise
+        filling.close()
+        del self._at_work[fd]
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            done = self._read + sum(working.done for working, _ in self._at_work.values())
+            self._progress(done, max(done, self._total))
+
+
+def workers() -> int:
+    """How many work side by side: one per core that this process may use."""
+    return max(1, len(os.sched_getaffinity(0)))
 
 
 def lease(
@@ -218,7 +212,7 @@ def lease(
     meanwhile: Meanwhile | None = None,
     limits: LimitPair | None = None,
 ) -> Lease:
-    """The lease of an archive, unpacked if need be. For a process with one thread.
+    """The lease of a plain archive, unpacked if need be. For a process with one thread.
 
     Args:
         sha256: 64 hex digits that the archive must have.
@@ -227,26 +221,27 @@ def lease(
         limits: the most (bytes, entries) that it may unpack to.
 
     Raises:
-        RootfsError: the archive is missing, damaged, refused, or has another digest.
+        RootfsError: the archive is missing, damaged, refused, has another digest, or is that of an image.
         StoreError: the store can not be written.
     """
-    filling = Filling(store, archive, sha256, limits)
+    filling = Filling(store, wanted_archive(archive, sha256, limits))
     try:
-        filling.lock(wait=True)
-        begun = filling.begin()
-        return filling.finish(_work(begun, progress, meanwhile)) if isinstance(begun, worker.Task) else begun
-    finally:
+        return Crew((filling,), 1, progress, meanwhile).run()[filling]
+    except ImageInside:
         filling.close()
+        raise errors.RootfsError(f"{archive}: a container image, not a rootfs") from None
 
 
-def temporary_task(archive: str, into: str, ids: Ids, sha256: str | None, limits: LimitPair | None) -> worker.Task:
+def temporary_task(wanted: Wanted, into: str, ids: Ids) -> worker.Task:
     os.makedirs(into, 0o700)
-    return _task(archive, into, ids, hash_it=sha256 is not None, limits=limits)
+    return task_of(wanted, into, ids, hash_it=wanted.sha256 is not None)
 
 
 def temporary_tree(task: worker.Task, facts: dict[str, Any], sha256: str | None) -> str:
     if sha256 is not None and facts["digest"] != sha256:
-        raise mismatch(task.archive, sha256, facts["digest"])
+        raise mismatch(task.name, sha256, facts["digest"])
+    if facts.get("image") is not None:
+        raise errors.RootfsError(f"{task.name}: a container image, not a rootfs")
     return f"{task.folder}/{facts['tree']}"
 
 
@@ -261,5 +256,5 @@ def unpack_temporary(
     limits: LimitPair | None = None,
 ) -> str:
     """Unpack into a new folder `into`, which is the caller's to remove, and return the rootfs's path."""
-    task = temporary_task(archive, into, ids, sha256, limits)
+    task = temporary_task(wanted_archive(archive, sha256, limits), into, ids)
     return temporary_tree(task, _work(task, progress, meanwhile), sha256)

@@ -12,7 +12,7 @@ import os
 
 from guntainer import errors, interrupts
 from guntainer.archive import worker
-from guntainer.store import fill
+from guntainer.store.filling import Filling, wanted_archive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Begun:
 
     __slots__ = ("filling", "pid", "read", "task")
 
-    def __init__(self, filling: fill.Filling, task: worker.Task) -> None:
+    def __init__(self, filling: Filling, task: worker.Task) -> None:
         self.filling = filling
         self.task = task
         self.pid, self.read = worker.fork(task)
@@ -71,7 +71,11 @@ class HeadStart:
 
 
 def _begin(store: Store, archive: str, sha256: str | None) -> Begun | None:
-    filling = fill.Filling(store, archive, sha256)
+    from guntainer.store import images
+
+    if images.is_tar_of_image(archive):
+        return None  # its layers are unpacked, not itself
+    filling = Filling(store, wanted_archive(archive, sha256))
     begun = None
     try:
         if filling.lock(wait=False):

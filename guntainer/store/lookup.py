@@ -1,24 +1,35 @@
 """Find an unpacked rootfs and lease it: the warm path, so it imports next to nothing.
 
     $XDG_CACHE_HOME/guntainer/      0700 (or --store DIR, GUNTAINER_STORE)
-        VERSION                     of this layout: raised when an older program would misread it
+        VERSION                     of this layout, see below
         rootfs/<entry>/tree/        an unpacked archive, never written again: an overlay's lower folder
         rootfs/<entry>/meta         marshal: what is known of it; written last, its presence makes the entry exist
         rootfs/<entry>/lock         shared by those who run on it, exclusive for who removes it; its mtime is the last use
+        layers/<entry>/{tree,opaque}/, meta, lock        a layer of images: named after its blob's sha256, see `archive.tree`
+        builds/<entry>/{tree,opaque}/, meta, lock        what a step of a build has written, see `builder.layers`: after its key
+        images/<entry>/lowers/0,1,…, meta, lock          links to its layers' folders, uppermost first: after its manifest's sha256
         index/<dev>-<ino>-<size>-<mtime_ns>-<ctime_ns>   a link whose text is the sha256: a warm run does not hash the archive again
+        refs/<quoted>               the same for what is elsewhere: a URL, an image of a registry
         incoming/<name>/            an unpack under way; <name>.lock is held meanwhile
         skeleton/, mount/, empty/   see `skeleton`, `assembly`
         seccomp/                    see `seccomp.cache`
 
 An entry's name is its archive's sha256, and, where it was unpacked with a range of ids, a dot and what stands for that map:
-the same archive with other owners is another tree.
+the same archive with other owners is another tree. A layer stays as long as an image names it.
 
     lock                       taken by            kind         how long
-    rootfs/<entry>/lock        a run, a batch      shared       its lease
-    rootfs/<entry>/lock        prune               exclusive    while it removes the entry
+    {rootfs,images}/…/lock     a run, a batch      shared       its lease
+    layers/…/lock              who makes an image  shared       until the image is in place
+    …/lock                     who puts it there   shared       until it is leased
+    …/lock                     prune, rm           exclusive    while the entry is removed
     incoming/<name>.lock       an unpack           exclusive    until the entry is in place
 
-One small link per archive, rather than one index file, needs no lock and no rewriting: each is made by one rename.
+One small link per archive, rather than one index file, needs no lock and no rewriting: each is made by one rename. Its text is
+a sha256, that of an image with `image:` before it.
+
+VERSION is raised when an older program would misread or spoil what is there; it then refuses the store. What is merely new, a
+folder or a key of a meta that an older one does not look at, raises nothing. Whoever raises it tells `migration` how an older
+store becomes a newer one, in place and without harm to who reads there at that moment.
 """
 
 from __future__ import annotations
@@ -30,29 +41,39 @@ import os
 
 from guntainer import errors, hostids
 from guntainer.idmap import Ids
+from guntainer.rootfs import Rootfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-VERSION = 1
+VERSION = 2
 _DIGEST_DIGITS = 64
+_META_BYTES = 1 << 26  # a layer remembers the folders that it has no entries for
+ROOTFS, LAYER, IMAGE, BUILD = KINDS = ("rootfs", "layers", "images", "builds")
+"""Kinds of entries: the folders that they are in."""
+FOLDERS = (*KINDS, "index", "refs", "incoming")
+_IMAGE_LINK = "image:"
 
 
 class Lease:
     """The right to use an entry's tree; it stays until `release`."""
 
-    __slots__ = ("_lock", "architecture", "digest", "left_out", "tree", "unmapped")
+    __slots__ = ("_lock", "architecture", "digest", "facts", "kind", "rootfs")
 
-    def __init__(self, tree: str, digest: str, architecture: str | None, lock: int) -> None:
-        self.left_out = 0
-        """Devices and sockets that unpacking it, just now, has left out."""
-        self.unmapped = 0
-        """Entries whose owners are not mapped, and that are root's: as well just now."""
-        self.tree = tree
+    def __init__(self, kind: str, rootfs: Rootfs, digest: str, architecture: str | None, lock: int) -> None:
+        self.facts: dict[str, Any] = {}
+        """Of an unpack just now: what it has counted."""
+        self.kind = kind
+        self.rootfs = rootfs
         self.digest = digest
         self.architecture = architecture
         self._lock = lock
+
+    @property
+    def tree(self) -> str:
+        """The uppermost folder: the only one of an archive."""
+        return self.rootfs.folders[0]
 
     def __repr__(self) -> str:
         return f"Lease({self.digest[:12]}, {'held' if self._lock >= 0 else 'released'})"
@@ -78,9 +99,9 @@ class Store:
         self.ids = ids
         self.suffix = f".{ids.key}" if ids.key else ""
 
-    def entry(self, digest: str) -> str:
-        """The folder of an archive's entry."""
-        return f"{self.path}/rootfs/{digest}{self.suffix}"
+    def entry(self, digest: str, kind: str = ROOTFS) -> str:
+        """The folder of an entry."""
+        return f"{self.path}/{kind}/{digest}{self.suffix}"
 
     def __repr__(self) -> str:
         return f"Store({self.path!r})"
@@ -96,33 +117,59 @@ class Store:
 
         remove_dead_unpacks(self)
 
-    def find(self, archive: str, sha256: str | None = None) -> Lease | None:
+    def find(self, archive: str, sha256: str | None = None, selection: str = "") -> Lease | None:
         """The lease of an archive that is unpacked already, else None.
 
+        Args:
+            selection: what is chosen of it, where it holds several images.
+
         Raises:
-            StoreError: it is known, and has another digest than `sha256`.
+            RootfsError: it is known, and has another digest than `sha256`.
         """
         try:
-            digest = os.readlink(f"{self.path}/index/{key_of(os.stat(archive))}")
+            key = key_of(os.stat(identified_by(archive)))
         except OSError:
             return None
-        if len(digest) != _DIGEST_DIGITS:
+        found = self.follow("index", index_name(key, selection), sha256, archive)
+        if found is None and sha256 is not None:
+            found = self.follow("index", index_name(key, demanding(selection, sha256)))
+        return found
+
+    def follow(self, folder: str, name: str, sha256: str | None = None, archive: str = "") -> Lease | None:
+        """The lease of what a link of `index` or `refs` leads to, else None; arguments as of `find`."""
+        try:
+            text = os.readlink(f"{self.path}/{folder}/{name}")
+        except OSError:
             return None
+        kind = IMAGE if text.startswith(_IMAGE_LINK) else ROOTFS
+        digest = text.removeprefix(_IMAGE_LINK)
+        if len(digest) != _DIGEST_DIGITS or not digest.isalnum():
+            return None
+        if sha256 is not None and kind == IMAGE:
+            return None  # its own digest is not that of the file that it came in
         if sha256 is not None and sha256 != digest:
             raise mismatch(archive, sha256, digest)
-        return self.lease(digest)
+        return self.lease(digest, kind)
+
+    def remember(self, folder: str, name: str, digest: str, kind: str = ROOTFS) -> None:
+        """Make, or replace, a link of `index` or `refs`: symlink(2) and rename(2)."""
+        link = f"{self.path}/{folder}/{name}"
+        made = f"{self.path}/{folder}/.{os.getpid()}-{os.urandom(6).hex()}"
+        os.symlink((_IMAGE_LINK if kind == IMAGE else "") + digest, made)
+        os.rename(made, link)
 
     def has(self, archive: str) -> bool:
         """Whether an archive is known to be here: a look without a lease, so it may be gone at once."""
         try:
-            digest = os.readlink(f"{self.path}/index/{key_of(os.stat(archive))}")
-            return os.path.exists(f"{self.entry(digest)}/meta")
+            text = os.readlink(f"{self.path}/index/{key_of(os.stat(archive))}")
+            kind = IMAGE if text.startswith(_IMAGE_LINK) else ROOTFS
+            return os.path.exists(f"{self.entry(text.removeprefix(_IMAGE_LINK), kind)}/meta")
         except OSError:
             return False
 
-    def lease(self, digest: str) -> Lease | None:
+    def lease(self, digest: str, kind: str = ROOTFS) -> Lease | None:
         """The lease of an entry by its digest, else None."""
-        entry = self.entry(digest)
+        entry = self.entry(digest, kind)
         try:
             lock = os.open(f"{entry}/lock", os.O_RDWR | os.O_CLOEXEC)
         except OSError:
@@ -134,11 +181,47 @@ class Store:
                 meta = read_meta(entry)
                 if meta is not None:
                     _touch(lock)
-                    return Lease(f"{entry}/{meta.get('tree', 'tree')}", digest, meta.get("architecture"), lock)
+                    return Lease(kind, _rootfs(kind, entry, meta), digest, meta.get("architecture"), lock)
         except OSError:
             pass
         os.close(lock)
         return None
+
+
+def _rootfs(kind: str, entry: str, meta: dict[str, Any]) -> Rootfs:
+    """What an entry is run on."""
+    if kind == ROOTFS:
+        return Rootfs(lowers=(f"{entry}/{meta.get('tree', 'tree')}",))
+    if kind in (LAYER, BUILD):
+        return Rootfs(lowers=("tree", "opaque") if meta.get("opaque") else ("tree",), base=entry)
+    from guntainer.image.config import Config
+
+    count = int(meta["lowers"])
+    return Rootfs(lowers=tuple(map(str, range(count))), base=f"{entry}/lowers", config=Config.from_dict(meta["config"]))
+
+
+def demanding(selection: str, sha256: str | None) -> str:
+    """The selection of an image whose file was found to have the digest that was demanded."""
+    return f"{selection}\0{sha256}" if sha256 is not None else selection
+
+
+def identified_by(path: str) -> str:
+    """The file whose identity stands for what `path` holds: of an OCI layout's folder its index, else itself."""
+    for name in ("index.json", "manifest.json"):
+        if os.path.exists(f"{path}/{name}"):
+            return f"{path}/{name}"
+    return path
+
+
+def index_name(key: str, selection: str = "") -> str:
+    """The name of a link in `index`: an archive's key, and what is chosen of it."""
+    if not selection:
+        return key
+    # a digest that is demanded is in it: nobody may be able to make another selection of the same name
+    from _hashlib import openssl_sha256
+
+    data = selection.encode("utf-8", "surrogateescape")
+    return f"{key}-{openssl_sha256(data, usedforsecurity=False).hexdigest()[:32]}"
 
 
 def _touch(fd: int) -> None:
@@ -152,7 +235,7 @@ def read_meta(entry: str) -> dict[str, Any] | None:
     """What is known of an entry; None where it is not whole."""
     try:
         with open(f"{entry}/meta", "rb") as file:
-            meta = marshal.loads(file.read(1 << 20))
+            meta = marshal.loads(file.read(_META_BYTES))
     except (OSError, ValueError, EOFError, TypeError):
         return None
     return meta if isinstance(meta, dict) else None
@@ -218,6 +301,13 @@ def open_store(path: str | None = None, ids: Ids = Ids()) -> Store:
         raise errors.StoreError(
             f"store {where} {whose}", hint="use --store or GUNTAINER_STORE, or chmod 700 it", probe="store"
         )
+    if int(found) < VERSION:
+        from guntainer.store import migration
+
+        try:
+            migration.migrate(where, VERSION, FOLDERS)
+        except OSError as error:
+            raise _unusable(where, error) from None
     return Store(where, ids)
 
 
@@ -226,7 +316,7 @@ def _make(where: str) -> None:
         os.makedirs(where, 0o700, exist_ok=True)
         if os.stat(where).st_uid == os.geteuid() and not os.listdir(where):
             os.chmod(where, 0o700)  # an empty folder that was made for it
-        for name in ("rootfs", "index", "incoming"):
+        for name in FOLDERS:
             os.makedirs(f"{where}/{name}", 0o700, exist_ok=True)
         made = f"{where}/VERSION.{os.getpid()}"
         with open(made, "w", encoding="ascii") as file:

@@ -1,4 +1,4 @@
-"""What a store holds, and making room: what is leased stays, whatever is asked."""
+"""Making room, and taking things out by name: what is leased stays, whatever is asked."""
 
 from __future__ import annotations
 
@@ -6,95 +6,127 @@ import fcntl
 import os
 import time
 
-from guntainer.store.lookup import read_meta
+from guntainer.store.entries import LINKS, USED, all_entries, goal_of, listed, named_layers, total, use_of
+from guntainer.store.lookup import IMAGE, KINDS, LAYER
 from guntainer.store.remove import remove_tree
-from guntainer.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from guntainer.store.entries import Entry
     from guntainer.store.lookup import Store
 
-
-class Entry(Value):
-    """One unpacked archive."""
-
-    name: str
-    """Of its folder: the digest, and what stands for the map of ids."""
-    digest: str
-    ids: str = ""
-    """Under which map of ids it was unpacked."""
-    size_bytes: int = 0
-    """Of the archive's files, as unpacked."""
-    used_at: float = 0.0
-    """Seconds since the epoch of the last lease."""
-    sources: tuple[str, ...] = ()
-    in_use: bool = False
-    whole: bool = True
+_DEAD_S = 3600.0  # a link that was made this long ago and has no name yet is a dead process's
 
 
-def entries(store: Store) -> list[Entry]:
-    """All entries, the last used first."""
-    found = [_entry(store, name) for name in _names(f"{store.path}/rootfs")]
-    return sorted(found, key=lambda entry: -entry.used_at)
+class _Pruning:
+    """One pass over the entries as they were found; `gone` is what went, or would go in a dry run."""
+
+    def __init__(self, store: Store, *, dry: bool) -> None:
+        self._store = store
+        self._dry = dry
+        self._left = {entry.place: entry for entry in all_entries(store)}
+        self.gone: list[Entry] = []
+
+    def left(self, kinds: tuple[str, ...] = USED) -> list[Entry]:
+        """What is there still, the longest unused first."""
+        return sorted((entry for entry in self._left.values() if entry.kind in kinds), key=lambda entry: entry.used_at)
+
+    def size(self) -> int:
+        return total(self._left.values())
+
+    def remove(self, entry: Entry) -> None:
+        """An entry, unless it is leased; of an image also the layers that no other one is made of."""
+        if not self._take(entry):
+            return
+        for name in entry.layers:
+            layer = self._left.get(f"{LAYER}/{name}")
+            if layer is not None:
+                self.remove_layer(layer)
+
+    def remove_layer(self, layer: Entry) -> None:
+        if not any(layer.name in image.layers for image in self.left((IMAGE,))):
+            self._take(layer)
+
+    def _take(self, entry: Entry) -> bool:
+        taken = not self._is_locked(entry) if self._dry else remove(self._store, entry)
+        if taken:
+            del self._left[entry.place]
+            self.gone.append(entry)
+        return taken
+
+    def _is_locked(self, entry: Entry) -> bool:
+        """Of a layer: by itself, an image that is in use is still left."""
+        return use_of(f"{self._store.path}/{entry.place}/lock")[1]
 
 
-def _names(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
+def prune(
+    store: Store,
+    *,
+    older_than_s: float | None = None,
+    everything: bool = False,
+    keep_bytes: int | None = None,
+    dry: bool = False,
+) -> list[Entry]:
+    """Remove what can not be used, and what else is asked for; returns what went.
 
+    Entries that are not whole, layers that no image is made of, links to what is gone, and what dead unpackers have left
+    behind go always. An entry that is leased stays, and with it its layers.
 
-def _entry(store: Store, name: str) -> Entry:
-    path = f"{store.path}/rootfs/{name}"
-    meta = read_meta(path)
-    used_at = 0.0
-    in_use = False
-    try:
-        lock = os.open(f"{path}/lock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        pass
-    else:
-        used_at = os.fstat(lock).st_mtime
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            in_use = True
-        os.close(lock)
-    meta = meta or {}
-    return Entry(
-        name=name,
-        digest=name.partition(".")[0],
-        ids=meta.get("ids", "") or "single",
-        size_bytes=meta.get("size_bytes", 0),
-        used_at=used_at,
-        sources=tuple(meta.get("sources", ())),
-        in_use=in_use,
-        whole=bool(meta),
-    )
-
-
-def prune(store: Store, *, older_than_s: float | None = None, everything: bool = False) -> list[Entry]:
-    """Remove entries that are not whole, and those not used for `older_than_s` seconds, or all; returns what went.
-
-    An entry that is leased stays. What dead unpackers have left behind, and links to entries that are gone, go always.
+    Args:
+        older_than_s: and what was not used for so long.
+        everything: and all the rest.
+        keep_bytes: and the longest unused, until what is left is not larger than this.
+        dry: nothing is removed; what would be is returned.
     """
-    removed = []
-    for entry in entries(store):
-        old = older_than_s is not None and time.time() - entry.used_at >= older_than_s
-        if (everything or old or not entry.whole) and remove_entry(f"{store.path}/rootfs/{entry.name}"):
-            removed.append(entry)
-    _tidy(store)
-    return removed
+    pruning = _Pruning(store, dry=dry)
+    now = time.time()
+    for entry in pruning.left(KINDS):
+        old = older_than_s is not None and now - entry.used_at >= older_than_s
+        if entry.kind == LAYER:
+            continue
+        if everything or old or not entry.whole:
+            pruning.remove(entry)
+    for layer in pruning.left((LAYER,)):
+        pruning.remove_layer(layer)
+    if keep_bytes is not None:
+        for entry in pruning.left():
+            if pruning.size() <= keep_bytes:
+                break
+            pruning.remove(entry)
+    if not dry:
+        tidy(store)
+    return pruning.gone
 
 
-def remove_entry(path: str) -> bool:
+def remove(store: Store, entry: Entry) -> bool:
+    """Remove an entry, and nothing else; False where it is leased, or, a layer, an image is made of it."""
+    needed = (lambda: entry.name in named_layers(store)) if entry.kind == LAYER else None
+    return remove_entry(f"{store.path}/{entry.place}", needed)
+
+
+def take_out(store: Store, chosen: Iterable[Entry]) -> list[Entry]:
+    """Remove entries, with the layers of images that no other image is made of; returns those that are still there."""
+    stay = []
+    for entry in chosen:
+        if not remove(store, entry):
+            stay.append(entry)
+            continue
+        for name in entry.layers:
+            remove(store, entry.replace(kind=LAYER, name=name))
+    tidy(store)
+    return stay
+
+
+def remove_entry(path: str, needed: Callable[[], bool] | None = None) -> bool:
     """Remove an entry unless it is leased: its meta first, so that a crash leaves no entry, then its lock, then the rest.
 
+    Args:
+        needed: asked when nobody can lease it any more; True: it stays.
+
     Returns:
-        False where it is leased, or another one's already, or can not be removed.
+        False where it is leased, or needed, or another one's already, or can not be removed.
     """
     try:
         lock = os.open(f"{path}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -104,6 +136,8 @@ def remove_entry(path: str) -> bool:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.fstat(lock).st_nlink:
             return False  # a lock without a name is that of an entry which another process has just removed
+        if needed is not None and needed():
+            return False
         for name in ("meta", "lock"):
             try:
                 os.unlink(f"{path}/{name}")
@@ -117,16 +151,25 @@ def remove_entry(path: str) -> bool:
     return True
 
 
-def _tidy(store: Store) -> None:
-    kept = {name.partition(".")[0] for name in _names(f"{store.path}/rootfs")}
-    for name in _names(f"{store.path}/index"):
-        link = f"{store.path}/index/{name}"
-        try:
-            if os.readlink(link) not in kept:
-                os.unlink(link)
-        except OSError:
-            continue
+def tidy(store: Store) -> None:
+    """Links that lead nowhere, unpacks of the dead."""
+    for folder in LINKS:
+        for name in listed(f"{store.path}/{folder}"):
+            link = f"{store.path}/{folder}/{name}"
+            try:
+                if _is_dead(store, link, name):
+                    os.unlink(link)
+            except OSError:
+                continue
     remove_dead_unpacks(store)
+
+
+def _is_dead(store: Store, link: str, name: str) -> bool:
+    if name.startswith("."):  # on its way to its name
+        return time.time() - os.lstat(link).st_mtime > _DEAD_S
+    kind, digest = goal_of(os.readlink(link))
+    # looked for now: what is new was linked after it was put into place
+    return not any(one.partition(".")[0] == digest for one in listed(f"{store.path}/{kind}"))
 
 
 def remove_dead_unpacks(store: Store) -> None:
@@ -143,7 +186,7 @@ def remove_dead_unpacks(store: Store) -> None:
 def _dead_incoming(store: Store) -> Iterator[tuple[str, int]]:
     """Unpacks whose process is gone: (folder, the lock that is now ours)."""
     folder = f"{store.path}/incoming"
-    for name in {name.removesuffix(".lock") for name in _names(folder)}:
+    for name in {name.removesuffix(".lock") for name in listed(folder)}:
         lock = os.open(f"{folder}/{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -203,7 +203,9 @@ def test_a_deep_name(home: Path, unpack: Callable[[Path], Path], monkeypatch: py
 def test_devices_are_skipped_and_counted(home: Path) -> None:
     link = ("also", "link", {"to": "null"})  # to what was left out, so it is left out as well
     path = tar(home / "a.tar", ("null", "char", {}), ("sda", "block", {}), link, ("f", "file", {}))
-    facts = fill._work(worker.Task(str(path), "a", str(make(home / "o")), hash_it=False, limits=None), None)
+    facts = fill._work(
+        worker.Task(("file", str(path), 0, 0), "a", str(make(home / "o")), hash_it=False, limits=None), None
+    )
     assert (facts["devices"], facts["entries"]) == (3, 4)
     assert os.listdir(home / "o" / "tree") == ["f"]
 
@@ -249,7 +251,13 @@ def test_one_top_folder_is_the_rootfs(home: Path, unpack: Callable[[Path], Path]
 @pytest.mark.parametrize("top", ["", "image/"])
 def test_an_image_is_recognised(home: Path, unpack: Callable[[Path], Path], top: str, names: list[str]) -> None:
     with pytest.raises(errors.RootfsError, match="container image"):
-        unpack(tar(home / "a.tar", *[(top + name, "file", {}) for name in names]))
+        unpack(tar(home / "a.tar", *[(top + name, "file", {"data": b'[{"Layers": []}]'}) for name in names]))
+
+
+def test_a_manifest_of_something_else_makes_no_image(home: Path, unpack: Callable[[Path], Path]) -> None:
+    """A web application has a manifest.json too."""
+    out = unpack(tar(home / "a.tar", ("manifest.json", "file", {"data": b'{"name": "app"}'}), ("app", "file", {})))
+    assert sorted(os.listdir(out)) == ["app", "manifest.json"]
 
 
 def test_a_rootfs_with_an_images_file_is_one() -> None:

@@ -25,6 +25,7 @@ from guntainer import errors, pack
 from guntainer.archive import worker
 from guntainer.archive.feeder import Feeder, Limits
 from guntainer.archive.reading import Reader
+from guntainer.archive.source import FilePart
 from guntainer.store import fill
 from guntainer.store.lookup import open_store
 
@@ -224,7 +225,7 @@ def test_two_tars_in_one(home: Path, unpack: Callable[[Path], Path]) -> None:
 def read(path: Path, tree: Path, limits: Limits) -> int:
     """Unpack in this process; returns how much of the archive was read when it was refused."""
     fd, root = os.open(path, os.O_RDONLY), os.open(tree, os.O_RDONLY)
-    feeder = Feeder(fd, "a", hash_it=True, limits=limits)
+    feeder = Feeder(FilePart(fd), "a", hash_it=True, limits=limits)
     try:
         with pytest.raises(errors.RootfsError):
             Reader(fd, "a", feeder, root, limits, lambda _: None).unpack()
@@ -264,7 +265,7 @@ def children(pid: int) -> list[int]:
 def stopped(path: Path, folder: Path) -> tuple[int, int, int]:
     """An unpacker that has a feeder, and is stopped: (its pid, its pipe, the feeder's pid)."""
     folder.mkdir()
-    pid, pipe = worker.fork(worker.Task(str(path), "a.tar", str(folder), hash_it=True, limits=None))
+    pid, pipe = worker.fork(worker.Task(("file", str(path), 0, 0), "a.tar", str(folder), hash_it=True, limits=None))
     while not children(pid):
         time.sleep(0.0005)
     os.kill(pid, signal.SIGSTOP)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -151,26 +149,3 @@ def test_the_hosts_root_is_refused(guntainer: Run, traces: Traces) -> None:
     done = guntainer("run", "/", "true")
     assert done.returncode == 125 and len(done.stderr.splitlines()) == 1 and "own root" in done.stderr
     traces.check()
-
-
-def test_a_copy_ends_with_its_owner(warm: Path, home: Path, guntainer: Run, traces: Traces) -> None:
-    if shutil.which("setpriv") is None:
-        pytest.skip("setpriv of util-linux is not here")
-    (home / "bin").mkdir()
-    (home / "bin" / "cp").write_text("#!/bin/sh\nexec sleep 50\n")
-    (home / "bin" / "cp").chmod(0o755)
-    script = f"{NO_OVERLAY.format(home / 'work')}\nexport PATH={home}/bin:$PATH"
-    program = shlex.join([sys.executable, "-m", "guntainer", "run", "--userns", "single", str(warm), "true"])
-    line = ["unshare", "-Urm", "--propagation", "private", "sh", "-ec", f"{script}\nexec {program}"]
-    with subprocess.Popen(line, stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
-        assert b"running on a copy" in process.stderr.readline()
-        deadline = time.monotonic() + 10
-        while "sleep 50 " not in traces.processes() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert "sleep 50 " in traces.processes()
-        process.kill()
-    deadline = time.monotonic() + 5
-    while traces.processes() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert traces.processes() == []

@@ -6,6 +6,7 @@ The packages come from a repository that the test makes and serves on loopback.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,12 @@ import pytest
 from boxes import KINDS, Box, shared_store
 from conftest import PROJECT, Run, Traces
 from debian import Missing, rootfs
+from likeness import Both
 from packages import Entry, apt_repository, deb, tar
 from serving import Served, serve
+
+from guntainer import idmap
+from guntainer.store.remove import remove_tree
 
 # the first of them makes the rootfs
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.usefixtures("user_namespaces")]
@@ -225,3 +230,18 @@ def test_a_batch_installs_in_many_at_once(
     logs = [path.read_text().splitlines() for path in sorted((home / "results").glob("*/stdout"))]
     assert logs == [owned(Box(guntainer, of_debian, "single"))] * 6
     traces.check()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_tree_is_what_tar_makes(home: Path, debian: Path, kind: str, a_range: None) -> None:
+    """But for the devices, which neither can make here."""
+    ids = idmap.open_ids(kind)
+    try:
+        found = Both(home, ids).compare(debian, without="dev")
+        assert len(found) > 5000
+        assert kind == "single" or len({tuple(row["owner"]) for row in found.values()}) > 5
+    finally:
+        for name in ("ours", "theirs"):
+            remove_tree(str(home / name))
+        if ids.namespace >= 0:
+            os.close(ids.namespace)

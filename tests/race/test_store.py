@@ -16,10 +16,12 @@ from conftest import Traces
 
 from guntainer import errors
 from guntainer.archive import worker
+from guntainer.jobs.model import Source
 from guntainer.store import asynchronous, fill
 from guntainer.store import prune as prune_module
+from guntainer.store.entries import entries
 from guntainer.store.lookup import open_store
-from guntainer.store.prune import entries, prune
+from guntainer.store.prune import prune
 
 
 def slow_worker(seconds: float) -> str:
@@ -131,12 +133,12 @@ def test_prune_spares_what_is_leased(home: Path, small_archive: Path) -> None:
 
 def test_prune_removes_what_dead_unpackers_left(home: Path, small_archive: Path) -> None:
     store = open_store()
-    filling = fill.Filling(store, str(small_archive), None)
+    filling = fill.Filling(store, fill.wanted_archive(str(small_archive)))
     filling.lock(wait=True)
     assert isinstance(filling.begin(), worker.Task)
     prune(store)
     assert os.listdir(home / "store" / "incoming")  # alive
-    os.close(filling._lock)
+    os.close(filling._incoming._lock)
     prune(store)
     assert os.listdir(home / "store" / "incoming") == []
 
@@ -147,7 +149,8 @@ def test_cancelled_while_unpacking(home: Path, small_archive: Path, delay: float
 
     async def main() -> None:
         with anyio.move_on_after(delay):
-            (await asynchronous.lease(store, str(small_archive))).release()
+            source = Source(location=str(small_archive))
+            (await asynchronous.acquire(store, source, anyio.CapacityLimiter(2))).release()
 
     anyio.run(main)
     assert os.listdir(home / "store" / "incoming") == []
@@ -171,7 +174,7 @@ def test_prune_leaves_an_unpack_whose_lock_changes_hands(
 ) -> None:
     """Between opening a lock and holding it, its holder may finish and another one begin."""
     store = open_store()
-    holder = fill.Filling(store, str(small_archive), None)
+    holder = fill.Filling(store, fill.wanted_archive(str(small_archive)))
     assert holder.lock(wait=False)
     followers = []
     flock = prune_module.fcntl.flock
@@ -179,7 +182,7 @@ def test_prune_leaves_an_unpack_whose_lock_changes_hands(
     def changing_hands(fd: int, how: int) -> None:
         if not followers:
             holder.close()
-            follower = fill.Filling(store, str(small_archive), None)
+            follower = fill.Filling(store, fill.wanted_archive(str(small_archive)))
             followers.append(follower)
             assert follower.lock(wait=False)
             assert isinstance(follower.begin(), worker.Task)
@@ -288,7 +291,7 @@ def test_the_command_line(home: Path, small_archive: Path, user_namespaces: None
     path = store("path", str(small_archive)).stdout.strip()
     assert Path(path, "bin").exists()
     rows = store("ls").stdout.splitlines()
-    assert rows[0].split()[0] == "DIGEST" and str(small_archive) in rows[1] and len(rows) == 2
+    assert rows[0].split()[:2] == ["KIND", "DIGEST"] and str(small_archive) in rows[1] and len(rows) == 2
     assert store("prune").stderr.startswith("0 removed")
     assert store("prune", "--older-than", "1h").stderr.startswith("0 removed")
     bad = store("prune", "--older-than", "5x")

@@ -78,6 +78,7 @@ def test_a_whole_file() -> None:
         rootfs=Source(location="/b/rootfs/a.tar.gz", name="alpine", sha256="a" * 64),
         matrix=(("a", "3.10"),),
         command=("/bin/sh", "-e", "-c", "true"),
+        entrypoint=(),
         env=(("CI", "1"), ("X", "3.10"), ("B", "true")),
         timeout_s=600.0,
         network="none",
@@ -168,6 +169,29 @@ def test_every_key_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (job.fail_fast, job.max_parallel) == (True, 2)
 
 
+@pytest.mark.parametrize(
+    ("lines", "entrypoint", "command"),
+    [
+        ("command = []", None, ()),
+        ('command = ["a"]', None, ("a",)),
+        ('run = "x"', (), ("/bin/sh", "-e", "-c", "x")),
+        ('run = "x"\nentrypoint = ["/init", "--"]', ("/init", "--"), ("/bin/sh", "-e", "-c", "x")),
+        ('entrypoint = "/a b"', ("/a b",), ()),
+        ('entrypoint = ""\ncommand = ["a"]', (), ("a",)),
+        ('entrypoint = []\ncommand = ["a"]', (), ("a",)),
+        ('entrypoint = ["a", ""]', ("a", ""), ()),
+    ],
+)
+def test_entrypoints(lines: str, entrypoint: tuple[str, ...] | None, command: tuple[str, ...]) -> None:
+    job = _load(f'[jobs.j]\nrootfs = "./r"\n{lines}\n').jobs[0]
+    assert (job.entrypoint, job.command) == (entrypoint, command)
+
+
+def test_publishing_all() -> None:
+    job = _load('[jobs.j]\nrootfs = "./r"\ncommand = []\nnetwork = "private"\npublish-all = true\n').jobs[0]
+    assert job.publish_all
+
+
 def test_what_a_job_does_not_say_is_the_models_default() -> None:
     assert _job("") == Job(id="j", key="j", rootfs=Source(location="/b/r", name="./r"), command=("c",))
 
@@ -209,8 +233,48 @@ def test_a_rootfs_is_a_name_or_a_path() -> None:
         'f.toml:4:1: jobs.j.rootfs: no "alpine-32" in [rootfs] (did you mean "alpine-320"?);'
         " a path is written ./alpine-32",
     )
-    for later in ("docker://alpine", "oci:x", "https://x/y.tar", "host"):
-        assert "not supported by this version yet" in _problems(text.replace("{}", later))[0]
+
+
+def test_sources_that_are_no_path() -> None:
+    text = '[jobs.j]\nrootfs = "{}"\ncommand = ["c"]\n'
+
+    def source(name: str) -> Source:
+        return _load(text.replace("{}", name)).jobs[0].rootfs
+
+    assert source("host").kind == "host"
+    assert source("./host") == Source(location="/b/host", name="./host")
+    assert source("oci:x:3.1") == Source(location="/b/x", name="oci:x:3.1", kind="oci", reference="3.1")
+    assert source("docker-archive:a.tar").kind == "docker-archive"
+    assert source("docker://alpine").location == "docker://docker.io/library/alpine:latest"
+    url = source("https://u:secret@x.example/y.tar?sig=1#sha256=" + "a" * 64)
+    assert (url.kind, url.name, url.sha256) == ("url", "https://x.example/y.tar", "a" * 64)
+    for wrong in ("docker://x/UPPER", "ftp://x/y", "containers-storage:x", "https://x/y#sha256=1", "oci:"):
+        assert len(_problems(text.replace("{}", wrong))) == 1
+
+
+def test_a_source_of_a_text() -> None:
+    assert Source.of("host").kind == "host"
+    assert Source.of("a.tar", base="/b").location == "/b/a.tar"
+    assert Source.of("oci:l:1", base="/b") == Source(location="/b/l", name="oci:l:1", kind="oci", reference="1")
+
+
+def test_how_a_source_is_come_by() -> None:
+    text = """
+        [defaults]
+        pull = "never"
+        max-entries = 10
+        [rootfs.r]
+        source = "docker://127.0.0.1:1/x"
+        platform = "arm64"
+        [jobs.j]
+        rootfs = "r"
+        command = ["c"]
+        max-unpacked = "1m"
+        """
+    found = _load(text).jobs[0].rootfs
+    assert (found.name, found.pull, found.platform, found.limits) == ("r", "never", "linux/arm64", (1 << 20, 10))
+    for key, value in (("pull", "newer"), ("platform", "windows/amd64"), ("max-unpacked", "x"), ("max-entries", "0")):
+        assert len(_problems(JOB + f'{key} = "{value}"\n')) == 1
 
 
 def test_all_problems_at_once_in_the_order_of_the_file() -> None:
@@ -243,13 +307,13 @@ def test_all_problems_at_once_in_the_order_of_the_file() -> None:
         "f.toml:2:1: timout: unknown key",
         'f.toml:4:1: defaults.timeout: expected a duration such as "30s", "10m" or "1h30m", got "soon"',
         "f.toml:5:1: defaults.retry: not supported by this version yet",
-        'f.toml:8:1: rootfs.r.sha256: expected the 64 hexadecimal digits of a SHA-256, got "…"',
+        'f.toml:8:1: rootfs.r.sha256: expected 64 hexadecimal digits, got "…"',
         "f.toml:11:1: jobs.a.run: command and run exclude each other: expected one of them",
         'f.toml:13:9: jobs.a.env."A B": "A B" can not name a variable: expected letters, digits and _',
         "f.toml:13:22: jobs.a.env.C: expected a text, a number, true or false, got a list",
         'f.toml:16:3: jobs.a.volumes[1]: expected "SRC:DST[:ro|rw]", got "data"',
         "f.toml:18:1: jobs.b: rootfs is missing: expected a name of [rootfs.NAME] or a path",
-        "f.toml:18:1: jobs.b: there is neither command nor run: expected one of them",
+        "f.toml:18:1: jobs.b: there is neither command nor run: expected one of them; command = [] is the image's own",
         'f.toml:20:1: jobs.b.read_only: this key is there twice, as "read-only" too',
         "f.toml:21:1: jobs.b.needs: not supported by this version yet",
     )
@@ -314,7 +378,13 @@ def test_bad_values(line: str, message: str) -> None:
             'rootfs = "./r"\ncommand = "x y"',
             'jobs.j.command: expected a list such as ["/bin/true"], got the text "x y"',
         ),
-        ('rootfs = "./r"\ncommand = []', "jobs.j.command: the command is empty"),
+        ('rootfs = "./r"\ncommand = []\nentrypoint = [""]', 'jobs.j.entrypoint: the program is empty: "" or [] is no'),
+        ('rootfs = "./r"\ncommand = []\nentrypoint = 3', "jobs.j.entrypoint: expected a list such as"),
+        (
+            'rootfs = "./r"\ncommand = []\npublish-all = true',
+            "jobs.j.publish-all: published ports need network private",
+        ),
+        ('rootfs = "./r"\ncommand = []\npublish-all = "yes"', "jobs.j.publish-all: expected true or false"),
         ('rootfs = "./r"\ncommand = [""]', "jobs.j.command: the command is empty"),
         ('rootfs = "./r"\ncommand = ["sleep", 5]', "jobs.j.command[1]: expected a text, got the number 5: put it into"),
         ('rootfs = "./r"\nrun = " \\n"', "jobs.j.run: the script is empty"),
@@ -341,7 +411,7 @@ def test_bad_commands(text: str, message: str) -> None:
          "f.toml:1:1: defaults.matrix: a matrix belongs to a job: [jobs.NAME.matrix]"),
         ("rootfs = 'x'\n" + JOB, "f.toml:1:1: rootfs: expected tables [rootfs.NAME], got the text \"x\""),
         ("rootfs.x = 'y'\n" + JOB, "f.toml:1:1: rootfs.x: expected a table, got the text \"y\""),
-        ("[rootfs.x]\n" + JOB, "f.toml:1:1: rootfs.x: source is missing: expected the path of an archive or a folder"),
+        ("[rootfs.x]\n" + JOB, "f.toml:1:1: rootfs.x: source is missing: expected an archive, a folder, an image or a URL"),
         ("rootfs.x.source = '${{ matrix.a }}'\n" + JOB,
          "f.toml:1:1: rootfs.x.source: an expression has a meaning only in a job"),
         (JOB.replace("jobs.j", 'jobs."a b"'),

@@ -34,6 +34,6 @@ def test_fixed_descriptors_do_not_collide() -> None:
 def test_the_subject_of_an_error() -> None:
     assert descriptions.subject(("mount", "proc", "/proc", 0, "", True)) == "/proc"
     assert descriptions.subject(("place", 3, "/data", True, 0)) == "/data"
-    assert descriptions.subject(("overlay", ("/a",), "/u", "/w", "/merged")) == "/merged"
+    assert descriptions.subject(("overlay", ("/a",), "", "/u", "/w", "/merged")) == "/merged"
     assert descriptions.subject(("hold", 3, "/srv")) == "/srv"
     assert descriptions.subject(("new_session",)) == ""

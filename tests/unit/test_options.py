@@ -54,7 +54,6 @@ def test_plain_command_lines_are_read_quickly() -> None:
         (["-itd", "x"], "-itd: unknown option '-d': a run stays in the foreground"),
         (["-dit", "x"], "unknown option '-dit': a run stays in the foreground"),
         (["-e"], "-e"),
-        (["--entrypoint", "/x", "x"], "'--entrypoint': the command stands after ROOTFS"),
         (["--device=/dev/kvm", "x"], "'--device': a device that you may open yourself can be bound: -v /dev/X:/dev/X"),
         (["--net", "host", "x"], "unknown option '--net': here it is --network"),
         (["-net", "host", "x"], "unknown option '-net': here it is --network"),
@@ -65,7 +64,7 @@ def test_plain_command_lines_are_read_quickly() -> None:
         (["--cgroupns=host", "x"], "a container has one of its own here"),
         (["--gpus", "all", "x"], "unknown option '--gpus': it has no counterpart here"),
         (["--volume-driver=x", "x"], "unknown option '--volume-driver': it has no counterpart here"),
-        (["--platform=linux/arm64", "x"], "there are no images here"),
+        (["--image=x", "x"], "ROOTFS itself may be an image"),
         ([], "ROOTFS is missing"),
     ],
 )
