@@ -241,20 +241,20 @@ def overlay_memory(around: Circumstances) -> Finding:
 
 def _copies(around: Circumstances) -> str:
     """What a copy of a file of the store in TMPDIR is: a reflink needs a file system that has them, and one for both."""
-    from guntainer.store import flatten
+    from guntainer.store import filedata
 
     if not around.run:
-        return flatten.COPY
+        return filedata.COPY
     copy = f"{around.run}/copy"
     try:
         with open(f"{_lower(around)}/file", "rb") as source, open(copy, "wb") as made:
-            flatten.clone(source.fileno(), made.fileno())
+            filedata.clone(source.fileno(), made.fileno())
     except OSError:
-        return flatten.COPY
+        return filedata.COPY
     finally:
         if os.path.exists(copy):
             os.unlink(copy)
-    return flatten.REFLINK
+    return filedata.REFLINK
 
 
 def _lower(around: Circumstances) -> str:

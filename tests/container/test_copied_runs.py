@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -251,8 +252,6 @@ with Circumstances() as around:
 @pytest.fixture
 def with_reflinks(home: Path) -> list[str]:
     """Words before a command: it runs where TMPDIR and the store lie on a file system that has reflinks, made for this test."""
-    if os.geteuid() != 0:
-        pytest.skip("a file system in a file can be mounted by root alone")
     image, place = home / "btrfs", home / "work" / "place"
     place.mkdir()
     with open(image, "wb") as file:
@@ -260,9 +259,9 @@ def with_reflinks(home: Path) -> list[str]:
     script = f"mount -o loop {image} {place} && mkdir -p {place}/tmp && export TMPDIR={place}/tmp"
     script += f' GUNTAINER_STORE={place}/store && exec "$@"'
     line = ["unshare", "-m", "--propagation", "private", "sh", "-ec", script, "sh"]
-    made = subprocess.run(["mkfs.btrfs", "-q", image], capture_output=True, check=False)
-    if made.returncode or subprocess.run([*line, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no file system with reflinks can be made here: mkfs.btrfs, a kernel with btrfs and loop devices")
+    made = shutil.which("mkfs.btrfs") and subprocess.run(["mkfs.btrfs", "-q", image], check=False).returncode == 0
+    if not made or subprocess.run([*line, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no file system with reflinks can be made here: by root, with mkfs.btrfs, btrfs and loop devices")
     return line
 
 

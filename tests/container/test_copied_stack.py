@@ -17,7 +17,7 @@ from test_whiteouts import BASE, STACKS, d, f, w
 
 from guntainer import idmap
 from guntainer.idmap import Ids
-from guntainer.store import flatten
+from guntainer.store import filedata, flatten
 
 pytestmark = pytest.mark.usefixtures("user_namespaces")
 
@@ -274,7 +274,7 @@ def refused(number: int) -> Callable[..., int]:
     return call
 
 
-def data_of(home: Path, data: flatten.Data, text: bytes = b"bytes" * 1000) -> bytes:
+def data_of(home: Path, data: filedata.Data, text: bytes = b"bytes" * 1000) -> bytes:
     """What comes of a file with these bytes, then a hole, then one more."""
     source, made = home / "source", home / "made"
     with open(source, "wb") as file:
@@ -289,51 +289,51 @@ def data_of(home: Path, data: flatten.Data, text: bytes = b"bytes" * 1000) -> by
 
 def test_reflinks_are_told_from_copies(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a stand-in for the file system's own, which gives the same bytes."""
-    data = flatten.Data()
+    data = filedata.Data()
     asked = []
 
     def clone(source: int, fd: int) -> None:
         asked.append(source)
         os.pwrite(fd, os.pread(source, 1 << 21, 0), 0)
 
-    monkeypatch.setattr(flatten, "clone", clone)
+    monkeypatch.setattr(filedata, "clone", clone)
     data_of(home, data)
     assert (data.kind, len(asked)) == ("reflink copy", 1)
     # one file that has no reflinks says nothing of the next one
-    monkeypatch.setattr(flatten, "clone", refused(errno.EINVAL))
+    monkeypatch.setattr(filedata, "clone", refused(errno.EINVAL))
     data_of(home, data)
-    monkeypatch.setattr(flatten, "clone", clone)
+    monkeypatch.setattr(filedata, "clone", clone)
     data_of(home, data)
     assert (data.kind, len(asked)) == ("reflink copy", 2)
     # a file system without any is asked once
-    monkeypatch.setattr(flatten, "clone", refused(errno.EOPNOTSUPP))
+    monkeypatch.setattr(filedata, "clone", refused(errno.EOPNOTSUPP))
     data_of(home, data)
-    monkeypatch.setattr(flatten, "clone", clone)
+    monkeypatch.setattr(filedata, "clone", clone)
     data_of(home, data)
     assert (data.kind, len(asked)) == ("copy", 2)
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_where_the_kernel_does_not_copy(home: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    monkeypatch.setattr(flatten, "clone", refused(errno.EXDEV))
+    monkeypatch.setattr(filedata, "clone", refused(errno.EXDEV))
     monkeypatch.setattr(os, "copy_file_range", refused(number))
-    data = flatten.Data()
+    data = filedata.Data()
     data_of(home, data)
     assert data.kind == "copy"
 
 
 def test_a_file_system_that_says_nothing_was_copied(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flatten, "clone", refused(errno.EOPNOTSUPP))
+    monkeypatch.setattr(filedata, "clone", refused(errno.EOPNOTSUPP))
     monkeypatch.setattr(os, "copy_file_range", lambda *_: 0)
-    data_of(home, flatten.Data())
+    data_of(home, filedata.Data())
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
 def test_no_room_is_no_reason_to_try_another_way(home: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    monkeypatch.setattr(flatten, "clone", refused(number))
+    monkeypatch.setattr(filedata, "clone", refused(number))
     with pytest.raises(OSError, match=os.strerror(number)):
-        data_of(home, flatten.Data())
-    monkeypatch.setattr(flatten, "clone", refused(errno.EOPNOTSUPP))
+        data_of(home, filedata.Data())
+    monkeypatch.setattr(filedata, "clone", refused(errno.EOPNOTSUPP))
     monkeypatch.setattr(os, "copy_file_range", refused(number))
     with pytest.raises(OSError, match=os.strerror(number)):
-        data_of(home, flatten.Data())
+        data_of(home, filedata.Data())
