@@ -19,7 +19,6 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH_BYTES = 4000  # of a path in one call
 _MOST = 1 << 63
 _by_name = attrgetter("name")
-_numbers = attrgetter("st_mode", "st_uid", "st_gid", "st_size", "st_mtime_ns")
 
 
 def seal(*folders: str) -> str:
@@ -48,6 +47,8 @@ def seal(*folders: str) -> str:
 
 def _rows(root: int) -> Iterator[bytes]:
     """What is hashed, folder by folder."""
+    # what is the caller's is root's, as in the container: the same seen from inside of a namespace and from outside
+    own = (os.geteuid(), os.getegid())
     waiting = [""]
     while waiting:
         path = waiting.pop()
@@ -60,7 +61,7 @@ def _rows(root: int) -> Iterator[bytes]:
             with os.scandir(fd) as entries:
                 listed = sorted(entries, key=_by_name)
             status = os.fstat(fd)
-            numbers = array("q", (status.st_mode, status.st_uid, status.st_gid))
+            numbers = array("q", (status.st_mode, *_owner(status, own)))
             names = [path]
             for entry in listed:
                 name = entry.name
@@ -70,12 +71,17 @@ def _rows(root: int) -> Iterator[bytes]:
                 names.append(name)
                 status = entry.stat(follow_symlinks=False)
                 time = status.st_mtime_ns % _MOST  # from the year 2262 on, 64 bits do not hold it
-                numbers.extend((status.st_mode, status.st_uid, status.st_gid, status.st_size, time))
+                numbers.extend((status.st_mode, *_owner(status, own), status.st_size, time))
                 if status.st_rdev or status.st_mode & 0o170000 == 0o120000:
                     names.append(str(status.st_rdev) if status.st_rdev else os.readlink(name, dir_fd=fd))
             yield b"%d\0" % len(names) + "\0".join(names).encode("utf-8", "surrogateescape") + b"\0" + numbers.tobytes()
         finally:
             os.close(fd)
+
+
+def _owner(status: os.stat_result, own: tuple[int, int]) -> tuple[int, int]:
+    uid, gid = status.st_uid, status.st_gid
+    return 0 if uid == own[0] else uid, 0 if gid == own[1] else gid
 
 
 def open_below(root: int, path: str) -> int:

@@ -170,6 +170,10 @@ def _prune(args: argparse.Namespace) -> int:
 
     older = _value("--older-than", values.parse_duration, args.older_than)
     keep = _value("--keep-size", values.parse_size, args.keep_size)
+    if keep is not None:
+        from guntainer import idmap
+
+        idmap.enter(idmap.open_ids())  # what it takes is measured, also where sub-ids own it
     removed = prune.prune(
         open_store(args.store), older_than_s=older, keep_bytes=keep, everything=args.all, dry=args.dry_run
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 
@@ -125,7 +126,7 @@ def _entry(store: Store, kind: str, name: str, links: dict[tuple[str, str], list
 def use_of(path: str) -> tuple[float, bool]:
     """(when an entry's lock was taken last, whether somebody has it)."""
     try:
-        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        lock = _opened(path)
     except OSError:
         return 0.0, False
     try:
@@ -137,6 +138,15 @@ def use_of(path: str) -> tuple[float, bool]:
         return os.fstat(lock).st_mtime, in_use
     finally:
         os.close(lock)
+
+
+def _opened(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)  # NFS gives no exclusive lock to who only reads: flock(2)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _with_images(layer: Entry, images: list[Entry]) -> Entry:

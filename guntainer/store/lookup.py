@@ -171,7 +171,7 @@ class Store:
         """The lease of an entry by its digest, else None."""
         entry = self.entry(digest, kind)
         try:
-            lock = os.open(f"{entry}/lock", os.O_RDWR | os.O_CLOEXEC)
+            lock = os.open(f"{entry}/lock", os.O_RDONLY | os.O_CLOEXEC)  # a store may be on a read-only disk
         except OSError:
             return None
         try:

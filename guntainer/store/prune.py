@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 
-from guntainer.store.entries import LINKS, USED, all_entries, goal_of, listed, named_layers, total, use_of
+from guntainer.store.entries import LINKS, USED, all_entries, goal_of, listed, named_layers, use_of
 from guntainer.store.lookup import IMAGE, KINDS, LAYER
 from guntainer.store.remove import remove_tree
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from guntainer.store.entries import Entry
     from guntainer.store.lookup import Store
+    from guntainer.store.usage import Usage
 
 _DEAD_S = 3600.0  # a link that was made this long ago and has no name yet is a dead process's
 
@@ -33,8 +34,9 @@ class _Pruning:
         """What is there still, the longest unused first."""
         return sorted((entry for entry in self._left.values() if entry.kind in kinds), key=lambda entry: entry.used_at)
 
-    def size(self) -> int:
-        return total(self._left.values())
+    def size(self, usage: Usage) -> int:
+        """Bytes on the disk of all that is left of a store that was measured before."""
+        return usage.total_bytes - sum(usage.sizes.get(entry.place, 0) for entry in self.gone)
 
     def remove(self, entry: Entry) -> None:
         """An entry, unless it is leased; of an image also the layers that no other one is made of."""
@@ -77,9 +79,15 @@ def prune(
     Args:
         older_than_s: and what was not used for so long.
         everything: and all the rest.
-        keep_bytes: and the longest unused, until what is left is not larger than this.
+        keep_bytes: and the longest unused, until the store takes no more of the disk than this, or nothing else can go.
+            For a process that sees what sub-ids own, as `usage.measure`.
         dry: nothing is removed; what would be is returned.
     """
+    measured = None
+    if keep_bytes is not None:
+        from guntainer.store import usage
+
+        measured = usage.measure(store)
     pruning = _Pruning(store, dry=dry)
     now = time.time()
     for entry in pruning.left(KINDS):
@@ -90,9 +98,9 @@ def prune(
             pruning.remove(entry)
     for layer in pruning.left((LAYER,)):
         pruning.remove_layer(layer)
-    if keep_bytes is not None:
+    if measured is not None and keep_bytes is not None:
         for entry in pruning.left():
-            if pruning.size() <= keep_bytes:
+            if pruning.size(measured) <= keep_bytes:
                 break
             pruning.remove(entry)
     if not dry:
@@ -187,7 +195,10 @@ def _dead_incoming(store: Store) -> Iterator[tuple[str, int]]:
     """Unpacks whose process is gone: (folder, the lock that is now ours)."""
     folder = f"{store.path}/incoming"
     for name in {name.removesuffix(".lock") for name in listed(folder)}:
-        lock = os.open(f"{folder}/{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            lock = os.open(f"{folder}/{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            continue  # of a store that can only be read, or full: nobody is kept from running by what is left over
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -12,6 +12,8 @@ from guntainer.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from guntainer.store.entries import Entry
     from guntainer.store.lookup import Store
 
@@ -32,6 +34,8 @@ class Usage(Value):
     """What a store takes."""
 
     uses: tuple[Use, ...] = ()
+    sizes: Mapping[str, int]
+    """Bytes of each entry alone, by its place: of an image without its layers."""
     other: tuple[tuple[str, int], ...] = ()
     """(name in the store's folder, bytes) of all that is no entry."""
     total_bytes: int = 0
@@ -109,4 +113,4 @@ def measure(store: Store) -> Usage:
     kinds = sum(os.lstat(f"{store.path}/{kind}").st_blocks * _BLOCK for kind in KINDS if kind in listed(store.path))
     total = sum(sizes.values()) + sum(size for _, size in other) + kinds
     uses.sort(key=lambda use: (use.entry.kind != IMAGE, -use.own_bytes))
-    return Usage(uses=tuple(uses), other=tuple(other), total_bytes=total, unread=of.unread)
+    return Usage(uses=tuple(uses), sizes=sizes, other=tuple(other), total_bytes=total, unread=of.unread)

@@ -52,7 +52,7 @@ def look(
     """
     path = f"{store.path}/{entry.place}"
     try:
-        lock = os.open(f"{path}/lock", os.O_RDWR | os.O_CLOEXEC)
+        lock = os.open(f"{path}/lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         if not os.path.isdir(path):
             return Finding(entry=entry, state=SKIPPED, why="it was removed meanwhile")

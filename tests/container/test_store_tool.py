@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -145,7 +146,7 @@ def test_keep_size_removes_the_longest_unused(guntainer: Run, home: Path, two_im
     for source, ago in ((two_images[0], 300), (home / "a.tar", 200), (two_images[1], 100)):
         set_used(home, by_source[str(source)]["path"], ago)
     # 700 kB: an image of 100 kB of its own goes first, then the archive of 200 kB
-    dry = guntainer("store", "prune", "--keep-size", "450k", "--dry-run")
+    dry = guntainer("store", "prune", "--keep-size", "560k", "--dry-run")
     assert [line.split()[:3] for line in dry.stdout.splitlines()] == [
         ["would", "remove", "image"],
         ["would", "remove", "layer"],
@@ -153,12 +154,49 @@ def test_keep_size_removes_the_longest_unused(guntainer: Run, home: Path, two_im
     ]
     assert dry.stderr.startswith("would remove 3, and free ")
     assert len(digests(guntainer, "--layers")) == 6
-    done = guntainer("store", "prune", "--keep-size", "450k")
+    done = guntainer("store", "prune", "--keep-size", "560k")
     assert done.stdout == dry.stdout.replace("would remove", "removed")
     assert [entry["sources"] for entry in facts(guntainer)] == [[str(two_images[1])]]
     assert len(digests(guntainer, "--layers")) == 3
     assert guntainer("store", "prune", "--keep-size", "1m").stdout == ""
     assert guntainer("store", "verify").returncode == 0
+
+
+def test_keep_size_counts_what_it_takes_of_the_disk(guntainer: Run, home: Path) -> None:
+    """Small files take a block each; and folders that are closed to all but a sub-id are looked into."""
+    files: list[make.Entry] = [("d", "dir", {"uid": 7, "mode": 0o700})]
+    files += [(f"d/{number}", "file", {"uid": 7, "data": b"x"}) for number in range(500)]
+    (home / "many.tar").write_bytes(make.tar_of(files))
+    guntainer("pull", home / "many.tar", archive(home / "a.tar"))
+    kept, gone = sorted(facts(guntainer), key=lambda entry: entry["size_bytes"])[::-1]
+    set_used(home, gone["path"], 100)
+    assert gone["size_bytes"] == 500 and gone["sources"] == [str(home / "many.tar")]
+    assert guntainer("store", "prune", "--keep-size", "100m").stdout == ""
+    done = guntainer("store", "prune", "--keep-size", "1m")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 1, done.stderr
+    assert digests(guntainer) == {kept["digest"]}
+
+
+def test_a_store_on_a_read_only_disk_serves(guntainer: Run, home: Path, small_archive: Path) -> None:
+    """Also with something in it that a dead unpacker has left."""
+    assert guntainer("run", "--userns", "single", small_archive, "true").returncode == 0
+    (home / "store" / "incoming" / "dead").mkdir()
+    (home / "store" / "incoming" / "dead.lock").touch()
+    words = ["run", "--userns", "single", str(small_archive), "echo", "hi"]
+    program = shlex.join([sys.executable, "-m", "guntainer"])
+    place = shlex.quote(str(home / "store"))
+    script = f"""
+        mount --bind {place} {place}; mount -o remount,bind,ro {place}
+        {program} {shlex.join(words)}
+        {program} store ls
+        {program} store verify
+        {program} store prune --all
+    """
+    line = ["unshare", "-Urmpf", "--mount-proc", "--propagation", "private", "sh", "-ec", script]
+    done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and done.stdout.startswith("hi\nKIND "), (done.stdout, done.stderr)
+    assert "1 looked at, 0 damaged\n" in done.stderr and "0 removed" in done.stderr
+    assert " s ago" in done.stdout or " min ago" in done.stdout
 
 
 def test_prune_spares_what_is_in_use(guntainer: Run, home: Path, two_images: tuple[Path, Path], traces: Traces) -> None:
