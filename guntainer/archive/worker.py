@@ -291,8 +291,9 @@ def _into_tree(task: Task, source: FilePart | Download, feeder: Feeder, limits: 
         raise errors.ArchiveError(f"{task.name}: changed while it was unpacked", hint="run it again")
     from guntainer.archive.seal import seal
 
+    sealed = task.hash and "image" not in layered and counts.entries <= _SEALED  # without a digest nothing is kept
     return {
-        "seal": "" if "image" in layered or counts.entries > _SEALED else seal(tree, f"{task.folder}/opaque"),
+        "seal": seal(tree, f"{task.folder}/opaque") if sealed else "",
         "digest": digest,
         "tree": rootfs,
         "architecture": inspection.architecture(f"{task.folder}/{rootfs}"),

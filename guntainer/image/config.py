@@ -106,6 +106,8 @@ def _published(exposed: Iterable[str], given: Iterable[Port]) -> Iterable[Port]:
     for text in exposed:
         if text.endswith("/sctp"):
             continue  # no tool for private networks can publish it
+        if ":" in text:  # config.md: `port/tcp`, `port/udp` or `port`; where of the host is not for an image to say
+            raise errors.RootfsError(f"the image's ExposedPorts: {text!r} is no port", hint="leave -P out")
         try:
             ports = network.parse_ports(text)
         except errors.UsageError as error:

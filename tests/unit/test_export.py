@@ -76,14 +76,14 @@ def test_a_tree_deeper_than_descriptors_are_many(tmp_path: Path) -> None:
     assert counts["entries"] == depth + 3
 
 
-def test_kinds(tmp_path: Path) -> None:
+def test_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(b"one")
     os.chmod(tmp_path / "a", 0o4711)
     os.link(tmp_path / "a", tmp_path / "b")
     (tmp_path / "l").symlink_to("../" * 30 + "etc/" + "y" * 200)
     os.mkfifo(tmp_path / "p", 0o600)
     with socket.socket(socket.AF_UNIX) as server:
-        os.chdir(tmp_path)  # the path may be longer than a socket's
+        monkeypatch.chdir(tmp_path)  # the path may be longer than a socket's
         server.bind("s")
     os.utime(tmp_path / "a", ns=(0, 1_234_567_890_123_456_789))
     os.utime(tmp_path / "p", ns=(0, 5_000_000_000 * 10**9))

@@ -94,7 +94,7 @@ def test_all_ports_of_the_image_but_those_that_are_published_already() -> None:
     assert applied(job(ports=(own,), network="private"), config).ports == (own,)
 
 
-@pytest.mark.parametrize("text", ["http", "0/tcp", "99999/tcp", "8080:x"])
+@pytest.mark.parametrize("text", ["http", "0/tcp", "99999/tcp", "8080:x", "8080:80", "127.0.0.1:80:80/tcp"])
 def test_a_port_that_there_is_not(text: str) -> None:
     config = Config(ports=(text,))
     assert applied(job(), config).ports == ()

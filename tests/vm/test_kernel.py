@@ -90,7 +90,8 @@ def test_bytes_and_the_exit_code_come_out_as_they_are(tmp_path: Path, machine: t
 def test_the_command_is_an_ordinary_user_in_a_group_of_its_own() -> None:
     script = "id -u; cat /proc/self/cgroup; exit 7"
     process = boot("--controllers", "memory pids", "--uid", "4242", "--", "sh", "-c", script)
-    out, _ = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 7, err.decode(errors="replace")
     uid, group = out.decode().split()
     assert (uid, process.returncode) == ("4242", 7)
     assert group == "0::/user.slice/user-4242.slice/user@4242.service/app.slice/command.scope"
