@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import unpacking
+
 from guntainer import idmap
 from guntainer.idmap import Ids
-from guntainer.store import fill
 
 TAR = ["tar", "--numeric-owner", "--delay-directory-restore", "--xattrs", "--xattrs-include=*", "-xpf"]
 # argv: a tree. Run where all of its owners are mapped.
@@ -75,7 +76,7 @@ class Both:
         Args:
             without: a folder that is looked at by nobody, since tar(1) can not make what is in it.
         """
-        ours = fill.unpack_temporary(str(archive), str(self._home / "ours"), ids=self._ids)
+        ours = unpacking.unpack(str(archive), str(self._home / "ours"), ids=self._ids)
         theirs = self._home / "theirs"
         theirs.mkdir()
         owner = [] if self._ids.namespace >= 0 else ["--no-same-owner"]

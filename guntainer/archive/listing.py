@@ -8,12 +8,11 @@ from __future__ import annotations
 import marshal
 import os
 
-from guntainer import errors, interrupts
-from guntainer.archive import inspection
-from guntainer.archive.feeder import Feeder, Limits, close_all_but, die_with_parent
+from guntainer import errors
+from guntainer.archive import inspection, worker
+from guntainer.archive.feeder import Feeder, Limits, die_with_parent
 from guntainer.archive.reading import Reader
 from guntainer.archive.source import open_source
-from guntainer.archive.worker import bound_memory
 from guntainer.value import Value
 
 TYPE_CHECKING = False
@@ -69,22 +68,14 @@ def look(path: str, name: str) -> Listing:
     Raises:
         ArchiveError, ArchiveRefused: it can not be, or passes the limits of an unpack.
     """
-    read, write = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            import _signal
 
-            interrupts.ignore()  # the parent decides, and kills
-            _signal.set_wakeup_fd(-1)
-            close_all_but(0, 1, 2, write)
-            message = marshal.dumps(_answer(path, name, parent))
-            while message:
-                message = message[os.write(write, message) :]
-        finally:
-            os._exit(0)
-    os.close(write)
+    def work(write: int) -> None:
+        message = marshal.dumps(_answer(path, name, parent))
+        while message:
+            message = message[os.write(write, message) :]
+
+    pid, read = worker.forked(work)
     try:
         with open(read, "rb") as file:
             data = file.read()
@@ -112,7 +103,7 @@ def _answer(path: str, name: str, parent: int) -> dict[str, Any] | tuple[str, st
 
 
 def _list(path: str, name: str, parent: int) -> dict[str, Any]:
-    bound_memory()
+    worker.bound_memory()
     source = open_source(("file", path, 0, os.stat(path).st_size))
     limits = Limits()
     feeder = Feeder(source, name, hash_it=True, limits=limits)
@@ -150,7 +141,7 @@ class _Lister(Reader):
             "digest": digest,
             "size_bytes": self._feeder.size,
             "entries": self._entries,
-            "unpacked_bytes": self._size,
+            "unpacked_bytes": self._contents.size,
             "architecture": self._architecture,
             "image": any(inspection.is_image(map(os.fsdecode, names)) for names in self._levels()),
         }
@@ -169,13 +160,13 @@ class _Lister(Reader):
             if len(self._tops) == 1:
                 self._inner.update(parts[1:2])
         if ffi.entry_hardlink(entry) is None and ffi.entry_filetype(entry) & _IFMT == _IFREG:
-            self._size += max(0, int(ffi.entry_size(entry)))
+            self._contents.size += max(0, int(ffi.entry_size(entry)))
             if not self._architecture and {os.fsdecode(part) for part in parts[:-1]} & set(_PROGRAMS):
                 self._architecture = self._machine(archive)
 
     def _machine(self, archive: Any) -> str:
         ffi = self._ffi
-        buffer, length, offset = self._block
+        buffer, length, offset = self._contents.block
         code = ffi.read_data_block(archive, buffer, length, offset)
         if code < 0:
             raise ffi.archive_error(archive, code)

@@ -6,16 +6,16 @@ every escape, and none of its filters: `feeder` undoes every compression, so wha
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import os
 
 from guntainer import errors
-from guntainer.archive.batch import MOST_BYTES
 from guntainer.archive.calls import Calls
+from guntainer.archive.contents import Contents, Short
 from guntainer.archive.feeder import Feeder, Limits
 from guntainer.archive.library import TOO_MUCH_MEMORY, load_libarchive, text_of
-from guntainer.archive.tree import Tree, Unwritten, parts_of, show
+from guntainer.archive.links import Links
+from guntainer.archive.names import parts_of, show
+from guntainer.archive.tree import Tree, Unwritten
 from guntainer.archive.whiteouts import Whiteouts
 from guntainer.archive.xattrs import Xattrs
 from guntainer.value import Value
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from guntainer.archive.tree import Owner
-    from guntainer.archive.xattrs import Attributes
 
 _BLOCK = 1 << 20
 # of a zip by its table only: read without it, a cut one looks whole up to there
@@ -34,8 +33,6 @@ _FORMATS = ("tar", "cpio", "zip_seekable", "7zip", "ar", "iso9660", "xar", "rar"
 _TAR = 0x30000  # ARCHIVE_FORMAT_TAR, with the kind in the low 16 bits
 _DEVICES = (0o020000, 0o060000)
 _RECORD_BYTES = 300  # of memory that a name takes which is remembered
-_BATCH_NS = 1 << 62  # times further from 1970 are for Python to take or to refuse
-_Bytes = ctypes.c_char * (1 << 30)  # one type for blocks of all sizes: each more would have to be made
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _IFMT, _IFREG, _IFDIR, _IFLNK, _IFIFO, _IFSOCK = 0o170000, 0o100000, 0o040000, 0o120000, 0o010000, 0o140000
 
@@ -83,21 +80,19 @@ class Reader:
         self._name = name
         self._folder = tree_fd
         self._tree = Tree(tree_fd, layer=layer)
+        self._links = Links(self._tree, layer=layer)
         self.whiteouts = Whiteouts(self._tree) if layer else None
         self._limits = limits
-        self._most = limits.unpacked_bytes(feeder.size)
         self._progress = progress
         self._ffi = load_libarchive()
         self._ids = ids
         ffi = self._ffi
         self._calls = calls = Calls(ffi)
-        self._entries = self._size = self._devices = self._sockets = self._unmapped = 0
+        self._entries = self._devices = self._sockets = self._unmapped = 0
         self._xattrs = Xattrs(ffi, calls)
         self._fraction_sign: int | None = None
         self._left_out: set[tuple[bytes, ...]] = set()
-        # what libarchive puts a block of a file into
-        self._block = (ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_longlong())
-        self._block_at = tuple(map(ctypes.addressof, self._block))
+        self._contents = Contents(ffi, calls, self._tree, self._xattrs, limits, feeder, self._is_tar)
 
     def unpack(self) -> tuple[Counts, str]:
         """Unpack all of it; returns what was in it, and the archive's SHA-256 where the feeder takes it.
@@ -117,7 +112,7 @@ class Reader:
             if not self._entries and self.whiteouts is None:
                 raise errors.ArchiveError(f"{self._name}: holds no files")
             try:
-                self._tree.link_late()
+                self._links.make_late()
             except Unwritten as late:
                 raise self._named(late.error, late.name) from None
             if self.whiteouts is not None:
@@ -129,7 +124,7 @@ class Reader:
             self._tree.close()
         counts = Counts(
             entries=self._entries,
-            size_bytes=self._size,
+            size_bytes=self._contents.size,
             devices=self._devices,
             sockets=self._sockets,
             unmapped=self._unmapped,
@@ -219,6 +214,8 @@ class Reader:
                     self._entry(archive, entry)
                 except errors.GuntainerError:
                     raise
+                except Short:
+                    raise errors.ArchiveError(f"{self._name}: truncated after {self._entries} entries") from None
                 except Unwritten as late:
                     raise self._named(late.error, late.name) from None
                 except OSError as error:
@@ -261,8 +258,12 @@ class Reader:
             self._link(archive, entry, name, link, mode, mtime_ns, owner)
         elif kind == _IFREG:
             size = calls.entry_size(entry)
-            if xattrs is not None or mtime_ns is None or not self._small(archive, name, size, mode, mtime_ns, owner):
-                self._write(archive, self._tree.file(name), size, mode, mtime_ns, owner, xattrs)
+            if (
+                xattrs is not None
+                or mtime_ns is None
+                or not self._contents.small(archive, name, size, mode, mtime_ns, owner)
+            ):
+                self._contents.write(archive, self._tree.file(name), size, mode, mtime_ns, owner, xattrs)
         elif kind == _IFDIR:
             if self._tree.folder(name, mode, mtime_ns, owner, xattrs) and self.whiteouts is not None:
                 self.whiteouts.cover(name)
@@ -316,128 +317,14 @@ class Reader:
             self._devices += 1
             self._leave_out(name)
             return
-        there = self._tree.link(name, link)
+        there = self._links.add(name, link)
         # the last name of a group brings the bytes in cpio's newc
         if ffi.entry_size_is_set(entry) and ffi.entry_size(entry) > 0:
             if not there:
                 raise errors.ArchiveRefused(
                     f"hard link {show(name)} to {show(link)} holds bytes, and its target did not come before it"
                 )
-            self._write(archive, self._tree.again(name), ffi.entry_size(entry), mode, mtime_ns, owner)
-
-    def _small(self, archive: Any, name: bytes, size: int, mode: int, mtime_ns: int, owner: Owner) -> bool:
-        """Put a small file into the tree's batch; False: it is not for that, and nothing of it was read."""
-        batch = self._tree.batch
-        if batch is None or size > MOST_BYTES or mode > 0o777 or not -_BATCH_NS < mtime_ns < _BATCH_NS:
-            return False
-        spot = self._tree.spot(name)
-        if spot is None:
-            return False
-        place = batch.place(size)
-        buffer, length, offset = self._block
-        had = 0
-        while not (code := self._next_block(archive)):
-            if offset.value != had or length.value > size - had:
-                break
-            ctypes.memmove(place + had, buffer, length.value)
-            had += length.value
-        if code and had == size:
-            self._count(size)
-            batch.add(*spot, name, mode, mtime_ns, owner, size)
-            return True
-        # it has holes, or is longer than was said
-        first = batch.taken(had)
-        fd = self._tree.file(name)
-        self._count(had)
-        os.pwrite(fd, first, 0)
-        self._write(archive, fd, size, mode, mtime_ns, owner, code=code, at=had)
-        return True
-
-    def _next_block(self, archive: Any) -> int:
-        """Ask for more of a file: 0, or ARCHIVE_EOF."""
-        code: int = self._calls.read_data_block(archive, *self._block_at)
-        if code < 0:
-            raise self._ffi.archive_error(archive, code)  # only a warning to libarchive: a wrong checksum in a 7z
-        return code
-
-    def _write(
-        self,
-        archive: Any,
-        fd: int,
-        size: int,
-        mode: int,
-        mtime_ns: int | None,
-        owner: Owner,
-        xattrs: Attributes | None = None,
-        *,
-        code: int | None = None,
-        at: int = 0,
-    ) -> None:
-        """The bytes of a file, then its owner, attributes, mode and time: each would not take the ones before it afterwards.
-
-        Args:
-            size: 0 as well where the archive does not know it yet: bytes come until there are no more.
-            code: what came of asking for a block, where that was done.
-            at: how many bytes are written already.
-        """
-        length = self._block[1]
-        try:
-            while True:
-                if code is None:
-                    code = self._next_block(archive)
-                if code == self._ffi.ARCHIVE_EOF:
-                    break
-                if length.value:
-                    at = self._block_to(fd)
-                code = None
-            if size > at:
-                if not self._is_tar(archive):
-                    # some of libarchive's readers do not miss them: warc
-                    raise errors.ArchiveError(f"{self._name}: truncated after {self._entries} entries")
-                os.ftruncate(fd, size)  # a sparse file's last hole
-            if owner is not None:
-                os.fchown(fd, *owner)
-            if xattrs is not None:
-                self._xattrs.put(fd, xattrs)
-            os.fchmod(fd, mode)
-            if mtime_ns is not None:
-                os.utime(fd, ns=(mtime_ns, mtime_ns))
-        finally:
-            os.close(fd)
-
-    def _block_to(self, fd: int) -> int:
-        """Write the block at hand; returns where it ends."""
-        buffer, length, offset = self._block
-        self._count(length.value)
-        view = memoryview(_Bytes.from_address(buffer.value or 0)).cast("B")[: length.value]
-        at = offset.value
-        while view:
-            sent = os.pwrite(fd, view, at)
-            at += sent
-            view = view[sent:]
-        return at
-
-    def _count(self, size: int) -> None:
-        self._size += size
-        if self._size > self._most:
-            self._most = self._more()
-
-    def _more(self) -> int:
-        """How many bytes may come, of a download by as much of it as has come by now.
-
-        Raises:
-            ArchiveRefused: no more than have come already.
-        """
-        packed = max(self._feeder.size, self._feeder.consumed())
-        most = self._limits.unpacked_bytes(packed)
-        if self._size <= most:
-            return most
-        if most == self._limits.size_bytes:
-            raise errors.ArchiveRefused(f"unpacks to more than {most >> 20} MiB")
-        raise errors.ArchiveRefused(
-            f"unpacks to more than {self._limits.ratio} times its size ({self._size >> 20} MiB of {packed >> 10} KiB)",
-            hint="if that is meant, say how much may come: --max-unpacked SIZE",
-        )
+            self._contents.write(archive, self._tree.again(name), ffi.entry_size(entry), mode, mtime_ns, owner)
 
 
 def _is_loss(warning: bytes) -> bool:
@@ -446,16 +333,3 @@ def _is_loss(warning: bytes) -> bool:
     None is a name that is not in the locale's encoding, since bytes are taken, nor an ACL, since none is kept.
     """
     return b"can't be converted" not in warning and b"acl" not in warning.lower()
-
-
-def no_space(error: OSError, folder: str) -> errors.StoreError:
-    """ENOSPC and EDQUOT with the file system and what is free on it."""
-    what = "disk quota exceeded" if error.errno == errno.EDQUOT else "no space left"
-    try:
-        stat = os.statvfs(folder)
-        free = f" ({stat.f_bavail * stat.f_frsize >> 20} MiB and {stat.f_favail} files free)"
-    except OSError:
-        free = ""
-    return errors.StoreError(
-        f"unpacking into {folder}: {what}{free}", hint="free some, or use --store DIR or TMPDIR", probe="store"
-    )

@@ -12,36 +12,16 @@ import os
 
 from guntainer import errors
 from guntainer.archive.batch import NAME_MAX, Batch, open_batch
+from guntainer.archive.names import parts_of, show
 from guntainer.kernel import abi, syscalls
 from guntainer.store.remove import remove_inside
 
 _RULES = abi.RESOLVE_BENEATH | abi.RESOLVE_NO_SYMLINKS
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _KEPT_BYTES = 256 << 20
-_RECORD_BYTES = 300  # of memory that a folder takes which is to be finished, beside its name and attributes
+RECORD_BYTES = 300  # of memory that a folder takes which is to be finished, beside its name and attributes
 _PATH_MAX = 4096  # what no system call takes, nobody could open: path_resolution(7)
-_PASSES = 4  # over hard links to hard links that all came before their targets
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def show(name: bytes) -> str:
-    """An entry's name for a message: on one line, whatever it holds."""
-    text = name.decode("utf-8", "backslashreplace")
-    return "'" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:200]) + "'"
-
-
-def parts_of(name: bytes, what: str = "entry") -> tuple[bytes, ...]:
-    """A name's parts, () for the root.
-
-    Raises:
-        ArchiveRefused: it is absolute, or has `..`.
-    """
-    if name.startswith(b"/"):
-        raise errors.ArchiveRefused(f"{what} {show(name)} has an absolute name")
-    parts = tuple(part for part in name.split(b"/") if part not in (b"", b"."))
-    if b".." in parts:
-        raise errors.ArchiveRefused(f"{what} {show(name)} leads out of the rootfs")
-    return parts
 
 
 TYPE_CHECKING = False
@@ -65,8 +45,7 @@ class Tree:
     """A tree under construction. Folders get their modes and times at the end: they may be unwritable.
 
     Args:
-        layer: it is one of an image's: what is wrong with a hard link is said of a layer, and which folders were made by
-            the way is remembered.
+        layer: it is one of an image's: which folders were made by the way is remembered.
     """
 
     def __init__(self, root_fd: int, *, layer: bool = False) -> None:
@@ -77,7 +56,6 @@ class Tree:
         self._cleared: dict[bytes, int] = {}
         self._clearings = 0
         self._parent: tuple[tuple[bytes, ...], int] = ((), os.dup(root_fd))
-        self._pending: list[tuple[bytes, bytes]] = []
         self._kept = 0
         self.batch: Batch | None = open_batch(root_fd, self._write_anew)
         """Small files that are yet to be written: whatever looks at the tree where one of them may be, has it written first."""
@@ -206,7 +184,7 @@ class Tree:
                 self.implied += 1
                 if self._layer:
                     path = b"/".join(parts[:count])
-                    self.charge(len(path) + _RECORD_BYTES)
+                    self.charge(len(path) + RECORD_BYTES)
                     self.implied_names.add(path)
                 fd = syscalls.openat2(above, os.fsdecode(parts[count - 1]), _FOLDER, resolve=_RULES)
             finally:
@@ -216,7 +194,8 @@ class Tree:
     def _existing(self, parts: tuple[bytes, ...]) -> int:
         return self.existing(b"/".join(parts))
 
-    def _place(self, name: bytes) -> tuple[int, bytes, tuple[bytes, ...]]:
+    def place(self, name: bytes) -> tuple[int, bytes, tuple[bytes, ...]]:
+        """Where an entry belongs: (the open folder, its name there, its parts)."""
         if len(name) >= _PATH_MAX:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         parts = parts_of(name)
@@ -226,12 +205,12 @@ class Tree:
             self._flush_at(b"/".join(parts))
         return self._open(parts[:-1], name), parts[-1], parts
 
-    def _clear(self, folder: int, last: bytes, parts: tuple[bytes, ...]) -> None:
+    def clear(self, folder: int, last: bytes, parts: tuple[bytes, ...]) -> None:
         """A later entry replaces an earlier one, as in tar."""
         self.flush()
         path = b"/".join(parts)
         if path not in self._cleared:
-            self.charge(len(path) + _RECORD_BYTES)
+            self.charge(len(path) + RECORD_BYTES)
         self._clearings += 1
         self._cleared[path] = self._clearings
         remove_inside(folder, os.fsdecode(last))
@@ -248,18 +227,18 @@ class Tree:
         parts = parts_of(name)
         replaces = False
         if parts:
-            above, last, _ = self._place(name)
+            above, last, _ = self.place(name)
             try:
                 os.mkdir(last, 0o700, dir_fd=above)
             except FileExistsError:
                 if os.stat(last, dir_fd=above, follow_symlinks=False).st_mode & 0o170000 != 0o040000:
-                    self._clear(above, last, parts)
+                    self.clear(above, last, parts)
                     os.mkdir(last, 0o700, dir_fd=above)
                     replaces = True
         else:
             mode |= 0o700  # the rootfs itself: nobody could use it, or look at it after this
         path = b"/".join(parts)
-        self.charge((0 if path in self._folders else len(path) + _RECORD_BYTES) + _size(xattrs))
+        self.charge((0 if path in self._folders else len(path) + RECORD_BYTES) + _size(xattrs))
         self._folders[path] = (mode, mtime_ns, owner, xattrs, self._clearings)
         if self._layer:
             self.implied_names.discard(path)
@@ -267,98 +246,29 @@ class Tree:
 
     def file(self, name: bytes) -> int:
         """A new empty file, open for writing; the caller closes it."""
-        folder, last, parts = self._place(name)
+        folder, last, parts = self.place(name)
         try:
             return os.open(last, _NEW, 0o600, dir_fd=folder)
         except FileExistsError:
-            self._clear(folder, last, parts)
+            self.clear(folder, last, parts)
             return os.open(last, _NEW, 0o600, dir_fd=folder)
 
     def symlink(self, name: bytes, target: bytes, mtime_ns: int | None, owner: Owner = None) -> None:
-        folder, last, parts = self._place(name)
+        folder, last, parts = self.place(name)
         try:
             os.symlink(target, last, dir_fd=folder)
         except FileExistsError:
-            self._clear(folder, last, parts)
+            self.clear(folder, last, parts)
             os.symlink(target, last, dir_fd=folder)
         if owner is not None:
             os.chown(last, *owner, dir_fd=folder, follow_symlinks=False)
         if mtime_ns is not None:
             os.utime(last, ns=(mtime_ns, mtime_ns), dir_fd=folder, follow_symlinks=False)
 
-    def link(self, name: bytes, target: bytes) -> bool:
-        """A hard link; both names are looked up without following anything.
-
-        Returns:
-            whether it is there: where its target is not yet, it is made by `finish`.
-        """
-        self.flush()
-        goal = parts_of(target, f"hard link {show(name)} to")
-        if not goal:
-            raise errors.ArchiveRefused(f"hard link {show(name)} to {show(target)} is a link to a folder")
-        folder, last, parts = self._place(name)
-        if self._link(name, target, goal):
-            return True
-        # a name of its own from here on, as if it were there: a later entry replaces it
-        self._clear(folder, last, parts)
-        self.charge(len(target) + _RECORD_BYTES)
-        self._pending.append((name, target))
-        return False
-
-    def _link(self, name: bytes, target: bytes, goal: tuple[bytes, ...]) -> bool:
-        folder, last, parts = self._place(name)
-        try:
-            above = self._above(goal, name, target)
-        except FileNotFoundError:
-            return False
-        try:
-            kind = os.stat(goal[-1], dir_fd=above, follow_symlinks=False).st_mode & 0o170000
-            if goal == parts:
-                return True
-            if kind == 0o040000:
-                raise errors.ArchiveRefused(f"hard link {show(name)} to {show(target)} is a link to a folder")
-            try:
-                os.link(goal[-1], last, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False)
-            except FileExistsError:
-                self._clear(folder, last, parts)
-                os.link(goal[-1], last, src_dir_fd=above, dst_dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        finally:
-            os.close(above)
-        return True
-
-    def _above(self, goal: tuple[bytes, ...], name: bytes, target: bytes) -> int:
-        try:
-            return self._existing(goal[:-1])
-        except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
-                raise
-            why = "goes through a symbolic link" if error.errno == errno.ELOOP else "goes through a file"
-            raise errors.ArchiveRefused(f"hard link {show(name)} to {show(target)}, which {why}") from None
-
-    def _link_pending(self) -> None:
-        """Links that came before their targets, the last first: the usual chain needs one pass, a loop never ends."""
-        left = self._pending[::-1]
-        for _ in range(_PASSES):
-            left = [(name, target) for name, target in left if not self._link_late(name, target)]
-        if left:
-            name, target = left[-1]
-            where = "this layer" if self._layer else "the archive"
-            raise errors.ArchiveRefused(f"hard link {show(name)} to {show(target)}, which is not in {where}")
-
-    def _link_late(self, name: bytes, target: bytes) -> bool:
-        folder, last, _ = self._place(name)
-        try:
-            os.stat(last, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return self._link(name, target, parts_of(target))
-        return True  # a later entry has taken the name
-
     def again(self, name: bytes) -> int:
         """A hard link that brings data of its own (cpio): the file, emptied, open for writing."""
         self.flush()
-        folder, last, _ = self._place(name)
+        folder, last, _ = self.place(name)
         # nobody else works in the tree, so what is looked at here is what is opened below
         mode = os.stat(last, dir_fd=folder, follow_symlinks=False).st_mode
         if mode & 0o170000 != 0o100000:
@@ -369,26 +279,16 @@ class Tree:
         return os.open(last, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
 
     def fifo(self, name: bytes, mode: int, mtime_ns: int | None, owner: Owner = None) -> None:
-        folder, last, parts = self._place(name)
+        folder, last, parts = self.place(name)
         try:
             os.mkfifo(last, mode, dir_fd=folder)
         except FileExistsError:
-            self._clear(folder, last, parts)
+            self.clear(folder, last, parts)
             os.mkfifo(last, mode, dir_fd=folder)
         if owner is not None:
             os.chown(last, *owner, dir_fd=folder, follow_symlinks=False)
         if mtime_ns is not None:
             os.utime(last, ns=(mtime_ns, mtime_ns), dir_fd=folder, follow_symlinks=False)
-
-    def link_late(self) -> None:
-        """Make the hard links that came before their targets.
-
-        Raises:
-            ArchiveRefused: one of them leads to nothing.
-        """
-        self.flush()
-        if self._pending:
-            self._link_pending()
 
     def finish(self, attributes: Xattrs) -> None:
         """Owners, modes and times of the folders, the deepest first: an upper one may close the way."""
@@ -419,4 +319,4 @@ class Tree:
 
 
 def _size(attributes: Attributes | None) -> int:
-    return sum(len(name) + len(value) + _RECORD_BYTES for name, value in attributes or ())
+    return sum(len(name) + len(value) + RECORD_BYTES for name, value in attributes or ())

@@ -19,7 +19,7 @@ import errno
 import os
 
 from guntainer import errors
-from guntainer.archive.tree import parts_of, show
+from guntainer.archive.names import parts_of, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

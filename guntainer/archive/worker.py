@@ -21,6 +21,7 @@ from guntainer.archive.source import open_source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from guntainer.archive.source import Download, FilePart
@@ -93,8 +94,14 @@ def no_process(name: str) -> tuple[str, str]:
 
 def fork(task: Task) -> tuple[int, int]:
     """Start a worker by fork(2), from a process with one thread; returns (pid, the pipe to read)."""
-    read, write = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
+    return forked(lambda write: run(task, write, parent), task.namespace)
+
+
+def forked(work: Callable[[int], None], namespace: int = -1) -> tuple[int, int]:
+    """Do `work` in a process of its own, given the pipe to write to; returns (pid, the pipe to read). From a process with one
+    thread."""
+    read, write = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
         try:
@@ -102,9 +109,9 @@ def fork(task: Task) -> tuple[int, int]:
 
             interrupts.ignore()  # the parent decides, and kills
             _signal.set_wakeup_fd(-1)
-            _enter(task.namespace)
+            _enter(namespace)
             close_all_but(0, 1, 2, write)
-            run(task, write, parent)
+            work(write)
         finally:
             os._exit(0)
     os.close(write)
@@ -200,9 +207,7 @@ def run(task: Task, write: int, parent: int) -> None:
         if error.errno == errno.EAGAIN:
             _send(write, ("failed", "Exhausted", *no_process(task.name), "nproc"))
         elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-            from guntainer.archive.reading import no_space
-
-            full = no_space(error, task.folder)
+            full = _no_space(error, task.folder)
             _send(write, ("failed", "StoreError", full.message, full.hint, full.probe))
         else:
             _send(write, ("failed", "ArchiveError", f"{task.name}: {errors.describe_oserror(error)}", "", ""))
@@ -226,6 +231,19 @@ def bound_memory() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     most = min(one for one in (MEMORY_BYTES, soft, hard) if one != resource.RLIM_INFINITY)
     resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+
+
+def _no_space(error: OSError, folder: str) -> errors.StoreError:
+    """ENOSPC and EDQUOT with the file system and what is free on it."""
+    what = "disk quota exceeded" if error.errno == errno.EDQUOT else "no space left"
+    try:
+        stat = os.statvfs(folder)
+        free = f" ({stat.f_bavail * stat.f_frsize >> 20} MiB and {stat.f_favail} files free)"
+    except OSError:
+        free = ""
+    return errors.StoreError(
+        f"unpacking into {folder}: {what}{free}", hint="free some, or use --store DIR or TMPDIR", probe="store"
+    )
 
 
 def _unpack(task: Task, write: int, parent: int) -> dict[str, Any]:

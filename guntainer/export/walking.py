@@ -6,12 +6,12 @@ descriptors are many. What changes meanwhile is an error, not a half.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
 from guntainer import errors
-from guntainer.archive.tree import show
+from guntainer.archive.names import show
+from guntainer.store import filedata
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -256,16 +256,9 @@ def _up(fd: int, expected: Identity, name: bytes) -> int:
 
 
 def _extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Where a file has bytes: SEEK_DATA and SEEK_HOLE of lseek(2). At least one, which may be empty."""
+    """Where a file has bytes, as (start, length). At least one, which may be empty."""
     end = 0
-    while end < size:
-        try:
-            start = os.lseek(fd, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            break
-        end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+    for start, end in filedata.extents(fd, size):
         yield start, end - start
     if end < size:
         yield size, 0  # libarchive is told of a last hole so, and of a file that is nothing else

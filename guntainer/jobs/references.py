@@ -64,7 +64,6 @@ class UrlReference(Value):
 
     url: str
     """Without the fragment. User name, password and query may be secrets: messages show `shown`."""
-    sha256: str | None = None
 
     @property
     def canonical(self) -> str:
@@ -87,26 +86,7 @@ class UrlReference(Value):
         return printable(f"{scheme}{host}{path}")
 
     def __repr__(self) -> str:
-        return f"UrlReference({self.shown!r}, sha256={self.sha256!r})"
-
-
-def is_remote(text: str) -> bool:
-    """Whether a source's text means something that is not on this machine."""
-    return text[:9].lower().startswith((IMAGE_SCHEME, *URL_SCHEMES))
-
-
-def parse_reference(text: str) -> ImageReference | UrlReference:
-    """The value of `docker://…`, `https://…` or `http://…`.
-
-    Raises:
-        UsageError: it is none of them, or not well formed.
-    """
-    if text.startswith(IMAGE_SCHEME):
-        return parse_image(text)
-    if is_remote(text):
-        url, sha256 = parse_url(text)
-        return UrlReference(url=url, sha256=sha256)
-    raise errors.UsageError(f'expected {_FORM} or "https://HOST/PATH[#sha256=DIGEST]", got {quoted(text)}')
+        return f"UrlReference({self.shown!r})"
 
 
 def file_name(canonical: str) -> str:

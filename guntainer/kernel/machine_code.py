@@ -19,6 +19,7 @@ from guntainer.kernel import syscalls
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 # In the order in which it runs. rdx: the block, see `program`. Registers: r14 the block, rbx the call.
 _X86_64 = bytes.fromhex(
@@ -94,27 +95,22 @@ TABLE_CODE = {"x86_64": _TABLE_X86_64}
 
 def load() -> Callable[[int, int, int], int] | None:
     """The machine code for this processor, made executable; None where there is none, or a policy forbids it."""
-    code = MACHINE_CODE.get(os.uname().machine)
-    if code is None:
-        return None
-    try:
-        address = syscalls.executable(code)
-    except OSError:
-        return None
-    entry: Callable[[int, int, int], int] = ctypes.PYFUNCTYPE(
-        ctypes.c_long, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p
-    )(address)
+    kind = ctypes.PYFUNCTYPE(ctypes.c_long, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+    entry: Callable[[int, int, int], int] | None = _loaded(MACHINE_CODE, kind)
     return entry
 
 
 def load_table() -> Callable[[int], int] | None:
     """What runs a table, given the address of its first call; None where there is none, or a policy forbids it."""
-    code = TABLE_CODE.get(os.uname().machine)
+    run: Callable[[int], int] | None = _loaded(TABLE_CODE, ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p))
+    return run
+
+
+def _loaded(codes: dict[str, bytes], kind: Any) -> Any:
+    code = codes.get(os.uname().machine)
     if code is None:
         return None
     try:
-        address = syscalls.executable(code)
+        return kind(syscalls.executable(code))
     except OSError:
         return None
-    run: Callable[[int], int] = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p)(address)
-    return run

@@ -277,14 +277,3 @@ def _request(registry: Registry, layer: documents.Layer) -> tuple[Any, ...]:
     if layer.urls and ("nondistributable" in layer.media_type or ".foreign." in layer.media_type):
         return registry.elsewhere(layer.urls[0], layer.size_bytes)
     return registry.request(layer.digest, layer.size_bytes)
-
-
-def blob_request(
-    reference: ImageReference, digest: str, size: int, *, registry: Registry | None = None
-) -> tuple[Any, ...]:
-    """What `download.open_stream` takes for a layer: plain values; a login is among them.
-
-    Args:
-        digest: 64 hex digits, which whoever reads the stream has to check.
-    """
-    return (registry or registry_of(reference)).request(digest, size)

@@ -207,7 +207,15 @@ def acquire(
     progress: fill.Progress | None = None,
     meanwhile: fill.Meanwhile | None = None,
 ) -> Lease:
-    """The lease of `source`. For a process with one thread; arguments as of `fill.lease`."""
+    """The lease of `source`, fetched and unpacked if need be. For a process with one thread.
+
+    Args:
+        progress: called with (bytes read, size) at most ten times a second, and at the end.
+        meanwhile: called once the unpacking goes on in its process.
+
+    Raises:
+        GuntainerError: as of `steps`.
+    """
     way = steps(store, source)
     try:
         step = next(way)

@@ -51,7 +51,7 @@ class Data:
         if status.st_blocks * 512 >= size:
             self._extent(source, fd, 0, size)
             return
-        for start, end in _extents(source, size):
+        for start, end in extents(source, size):
             self._extent(source, fd, start, end)
         os.ftruncate(fd, size)
 
@@ -85,7 +85,7 @@ def clone(source: int, fd: int) -> None:
     fcntl.ioctl(fd, abi.FICLONE, source)
 
 
-def _extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+def extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
     """Where a file has bytes, as (start, end): SEEK_DATA and SEEK_HOLE of lseek(2)."""
     end = 0
     while end < size:

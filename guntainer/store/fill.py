@@ -9,17 +9,13 @@ import os
 
 from guntainer import errors, interrupts
 from guntainer.archive import worker
-from guntainer.idmap import Ids
-from guntainer.store.filling import Filling, ImageInside, Wanted, crashed, failure, task_of, wanted_archive
-from guntainer.store.lookup import Lease, mismatch
+from guntainer.store.filling import Filling, ImageInside, crashed, failure
+from guntainer.store.lookup import Lease
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
-
-    from guntainer.store.filling import LimitPair
-    from guntainer.store.lookup import Store
 
     Progress = Callable[[int, int], None]
     Meanwhile = Callable[[], None]
@@ -28,7 +24,7 @@ _KILL = 9
 _LOOK_AGAIN_S = 0.05
 
 
-class _Working:
+class Working:
     """A worker under way."""
 
     def __init__(self, task: worker.Task) -> None:
@@ -78,24 +74,6 @@ class _Working:
             self.read = -1
 
 
-def _work(task: worker.Task, progress: Progress | None, meanwhile: Meanwhile | None = None) -> dict[str, Any]:
-    """Fork a worker and wait for it; whatever interrupts this, it is dead and waited for afterwards."""
-    working = None
-    try:
-        working = _Working(task)
-        if meanwhile is not None:
-            meanwhile()
-        while (facts := working.more()) is None:
-            if progress is not None and working.total:
-                progress(working.done, working.total)
-        return facts
-    finally:
-        if working is not None:
-            working.close()
-        if progress is not None:
-            progress(1, 1)
-
-
 class Crew:
     """Several fillings side by side, for a process with one thread.
 
@@ -115,7 +93,7 @@ class Crew:
         self._waiting = list(fillings)
         self._most = most
         self._progress = progress
-        self._at_work: dict[int, tuple[_Working, Filling]] = {}
+        self._at_work: dict[int, tuple[Working, Filling]] = {}
         self._leases: dict[Filling, Lease] = {}
         self._read = 0
         self._total = sum(filling.wanted.size_bytes for filling in fillings)
@@ -170,7 +148,7 @@ class Crew:
                 filling.close()
             else:
                 with interrupts.held():
-                    working = _Working(begun)
+                    working = Working(begun)
                     self._at_work[working.read] = (working, filling)
                 poll.register(working.read, 1)  # POLLIN; its end is told anyway
             self._waiting.remove(filling)
@@ -201,60 +179,3 @@ class Crew:
 def workers() -> int:
     """How many work side by side: one per core that this process may use."""
     return max(1, len(os.sched_getaffinity(0)))
-
-
-def lease(
-    store: Store,
-    archive: str,
-    *,
-    sha256: str | None = None,
-    progress: Progress | None = None,
-    meanwhile: Meanwhile | None = None,
-    limits: LimitPair | None = None,
-) -> Lease:
-    """The lease of a plain archive, unpacked if need be. For a process with one thread.
-
-    Args:
-        sha256: 64 hex digits that the archive must have.
-        progress: called with (bytes read, size) at most ten times a second, and at the end.
-        meanwhile: called once the unpacking goes on in its process.
-        limits: the most (bytes, entries) that it may unpack to.
-
-    Raises:
-        RootfsError: the archive is missing, damaged, refused, has another digest, or is that of an image.
-        StoreError: the store can not be written.
-    """
-    filling = Filling(store, wanted_archive(archive, sha256, limits))
-    try:
-        return Crew((filling,), 1, progress, meanwhile).run()[filling]
-    except ImageInside:
-        filling.close()
-        raise errors.RootfsError(f"{archive}: a container image, not a rootfs") from None
-
-
-def temporary_task(wanted: Wanted, into: str, ids: Ids) -> worker.Task:
-    os.makedirs(into, 0o700)
-    return task_of(wanted, into, ids, hash_it=wanted.sha256 is not None)
-
-
-def temporary_tree(task: worker.Task, facts: dict[str, Any], sha256: str | None) -> str:
-    if sha256 is not None and facts["digest"] != sha256:
-        raise mismatch(task.name, sha256, facts["digest"])
-    if facts.get("image") is not None:
-        raise errors.RootfsError(f"{task.name}: a container image, not a rootfs")
-    return f"{task.folder}/{facts['tree']}"
-
-
-def unpack_temporary(
-    archive: str,
-    into: str,
-    *,
-    ids: Ids = Ids(),
-    sha256: str | None = None,
-    progress: Progress | None = None,
-    meanwhile: Meanwhile | None = None,
-    limits: LimitPair | None = None,
-) -> str:
-    """Unpack into a new folder `into`, which is the caller's to remove, and return the rootfs's path."""
-    task = temporary_task(wanted_archive(archive, sha256, limits), into, ids)
-    return temporary_tree(task, _work(task, progress, meanwhile), sha256)

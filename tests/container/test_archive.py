@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import unpacking
 from archives import Entry, listing, newc, tar
 
 from guntainer import errors
 from guntainer.archive import inspection, worker
-from guntainer.store import fill
+from guntainer.store.filling import wanted_archive
 from guntainer.store.lookup import open_store
 from guntainer.store.remove import remove_tree
 
@@ -22,7 +23,7 @@ from guntainer.store.remove import remove_tree
 @pytest.fixture
 def unpack(home: Path) -> Callable[[Path], Path]:
     def run(path: Path) -> Path:
-        return Path(fill.unpack_temporary(str(path), str(home / "out")))
+        return Path(unpacking.unpack(str(path), str(home / "out")))
 
     return run
 
@@ -104,7 +105,7 @@ def test_refused_by_name(home: Path, case: str) -> None:
     store = open_store()
     before = sorted(p for p in home.rglob("*") if "store" not in str(p))
     with pytest.raises(errors.ArchiveRefused) as caught:
-        fill.lease(store, str(path))
+        unpacking.lease(store, str(path))
     assert str(caught.value).startswith(f"{path}: ") and "'" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert sorted(p for p in home.rglob("*") if "store" not in str(p)) == before
@@ -203,8 +204,8 @@ def test_a_deep_name(home: Path, unpack: Callable[[Path], Path], monkeypatch: py
 def test_devices_are_skipped_and_counted(home: Path) -> None:
     link = ("also", "link", {"to": "null"})  # to what was left out, so it is left out as well
     path = tar(home / "a.tar", ("null", "char", {}), ("sda", "block", {}), link, ("f", "file", {}))
-    facts = fill._work(
-        worker.Task(("file", str(path), 0, 0), "a", str(make(home / "o")), hash_it=False, limits=None), None
+    facts = unpacking.work(
+        worker.Task(("file", str(path), 0, 0), "a", str(make(home / "o")), hash_it=False, limits=None)
     )
     assert (facts["devices"], facts["entries"]) == (3, 4)
     assert os.listdir(home / "o" / "tree") == ["f"]
@@ -235,10 +236,10 @@ def test_a_bomb_is_stopped(home: Path) -> None:
     path = tar(home / "a.tar.gz", ("zeros", "file", {"data": bytes(8 << 20)}), mode="w:gz")
     store = open_store()
     with pytest.raises(errors.ArchiveRefused, match="more than 1 MiB"):
-        fill.lease(store, str(path), limits=(1 << 20, 100))
+        unpacking.lease(store, str(path), limits=(1 << 20, 100))
     many = tar(home / "b.tar", *[(f"f{n}", "file", {}) for n in range(50)])
     with pytest.raises(errors.ArchiveRefused, match="more than 10 entries"):
-        fill.lease(store, str(many), limits=(1 << 20, 10))
+        unpacking.lease(store, str(many), limits=(1 << 20, 10))
     assert os.listdir(home / "store" / "incoming") == []
 
 
@@ -249,9 +250,10 @@ def test_one_top_folder_is_the_rootfs(home: Path, unpack: Callable[[Path], Path]
 
 @pytest.mark.parametrize("names", [["oci-layout", "index.json", "blobs/sha256/a"], ["manifest.json", "x/layer.tar"]])
 @pytest.mark.parametrize("top", ["", "image/"])
-def test_an_image_is_recognised(home: Path, unpack: Callable[[Path], Path], top: str, names: list[str]) -> None:
-    with pytest.raises(errors.RootfsError, match="container image"):
-        unpack(tar(home / "a.tar", *[(top + name, "file", {"data": b'[{"Layers": []}]'}) for name in names]))
+def test_an_image_is_recognised(home: Path, top: str, names: list[str]) -> None:
+    path = tar(home / "a.tar", *[(top + name, "file", {"data": b'[{"Layers": []}]'}) for name in names])
+    facts = unpacking.work(unpacking.task_for(wanted_archive(str(path)), str(home / "out")))
+    assert facts["image"] == f"tree/{top}".rstrip("/")
 
 
 def test_a_manifest_of_something_else_makes_no_image(home: Path, unpack: Callable[[Path], Path]) -> None:
@@ -264,12 +266,12 @@ def test_a_rootfs_with_an_images_file_is_one() -> None:
     assert inspection.is_image(["oci-layout", "blobs"]) and not inspection.is_image(["manifest.json", "etc"])
 
 
-def test_a_real_image_is_recognised(home: Path, unpack: Callable[[Path], Path], distributions: Path) -> None:
+def test_a_real_image_is_recognised(home: Path, distributions: Path) -> None:
     image = next(distributions.glob("docker-*.tar"), None)
     if image is None:
         pytest.skip("no real distributions here: set GUNTAINER_TEST_ROOTFS to a folder of rootfs archives")
-    with pytest.raises(errors.RootfsError, match="container image"):
-        unpack(image)
+    facts = unpacking.work(unpacking.task_for(wanted_archive(str(image)), str(home / "out")))
+    assert facts["image"] == "tree"
 
 
 def test_alpine_equals_tar(home: Path, alpine: Path, unpack: Callable[[Path], Path]) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import unpacking
 from archives import Entry, newc, tar, write
 
 from guntainer import errors, pack
@@ -26,7 +27,6 @@ from guntainer.archive import worker
 from guntainer.archive.feeder import Feeder, Limits
 from guntainer.archive.reading import Reader
 from guntainer.archive.source import FilePart
-from guntainer.store import fill
 from guntainer.store.lookup import open_store
 
 FILTERS = ["gzip", "bzip2", "xz", "zstd", "lz4", "lzip", "lzma", "compress"]
@@ -38,7 +38,7 @@ CHECKED = {"gzip", "bzip2", "xz", "lz4", "lzip"}  # the compressions that libarc
 @pytest.fixture
 def unpack(home: Path) -> Callable[[Path], Path]:
     def run(path: Path) -> Path:
-        return Path(fill.unpack_temporary(str(path), str(home / f"out-{len(os.listdir(home))}")))
+        return Path(unpacking.unpack(str(path), str(home / f"out-{len(os.listdir(home))}")))
 
     return run
 
@@ -52,7 +52,7 @@ def refused(home: Path) -> Callable[[bytes], str]:
     def run(data: bytes) -> str:
         path.write_bytes(data)
         with pytest.raises(errors.ArchiveError) as caught:
-            fill.lease(store, str(path))
+            unpacking.lease(store, str(path))
         assert os.listdir(home / "store" / "rootfs") == os.listdir(home / "store" / "incoming") == []
         text = str(caught.value)
         assert text.startswith(f"{path}: ") and len(text.splitlines()) == 1
@@ -251,7 +251,7 @@ def test_a_bomb_behind_the_end_of_a_tar(home: Path, refused: Callable[[bytes], s
     raw = tar(home / "raw", ("f", "file", {})).read_bytes()
     (home / "a").write_bytes(gzip.compress(raw + bytes(32 << 20)))
     with pytest.raises(errors.ArchiveError, match="decompresses to more than"):
-        fill.lease(open_store(), str(home / "a"), limits=(1 << 20, 100))
+        unpacking.lease(open_store(), str(home / "a"), limits=(1 << 20, 100))
     assert os.listdir(home / "store" / "incoming") == []
 
 

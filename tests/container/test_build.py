@@ -397,7 +397,7 @@ def test_prune_removes_what_no_build_holds(gunfile: Write, guntainer: Run, home:
 
 def test_a_signal_while_an_image_is_written(gunfile: Write, guntainer: Run, home: Path, traces: Traces) -> None:
     gunfile('Exec "dd if=/dev/urandom of=/big bs=1M count=200 2>/dev/null; echo begun"')
-    words = [sys.executable, "-m", "guntainer", "build", f"oci:{home}/work/image"]
+    words = [sys.executable, "-m", "guntainer", "build", f"oci:{home / 'work' / 'image'}"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
@@ -407,7 +407,7 @@ def test_a_signal_while_an_image_is_written(gunfile: Write, guntainer: Run, home
                 found = [os.readlink(f"{fds}/{fd}") for fd in os.listdir(fds)]
             except OSError:
                 continue  # it has closed one
-            if any(name.startswith(f"{home}/work/") for name in found):
+            if any(name.startswith(f"{home / 'work'}/") for name in found):
                 process.send_signal(signal.SIGINT)
                 break
         assert process.wait(20) == 130

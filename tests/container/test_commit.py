@@ -64,7 +64,14 @@ def test_what_was_left_comes_back(
 def test_volumes_and_what_is_ours_stay_out(small_archive: Path, guntainer: Run, home: Path, traces: Traces) -> None:
     out = home / "out.tar"
     (home / "work" / "secret").write_text("secret")
-    words = ["-v", f"{home}/work:/made/for/it", "-v", f"{home}/work/secret:/etc/secret", "--tmpfs", "/memory"]
+    words = [
+        "-v",
+        f"{home / 'work'}:/made/for/it",
+        "-v",
+        f"{home / 'work' / 'secret'}:/etc/secret",
+        "--tmpfs",
+        "/memory",
+    ]
     words += ["-v", f"{home}/work:/made/other", "-v", f"{home}/work:/run/../opt/x"]
     script = "echo x > /memory/x; echo x > /made/other/y; cat /etc/secret; echo x > /made/mine; cat /etc/hosts"
     done = guntainer("run", *words, "--commit", out, small_archive, "sh", "-ec", script)
@@ -129,7 +136,7 @@ def test_what_makes_no_sense_is_refused_before_the_run(
     for words, told in (
         (("--commit", "o.zip"), "--commit o.zip: unknown kind of archive; known are .tar, .tar.gz"),
         (("--commit", ""), "--commit nothing: unknown kind of archive"),
-        (("--commit-layer", "no/o.tar"), f"--commit-layer no/o.tar: the folder {home}/work/no does not exist"),
+        (("--commit-layer", "no/o.tar"), f"--commit-layer no/o.tar: the folder {home / 'work' / 'no'} does not exist"),
         (("--commit", home / "folder.tar"), "folder.tar is a folder: it is not replaced"),
         (("--commit", "/proc/o.tar"), "--commit /proc/o.tar: the folder /proc can not be written"),
         (("--commit", "a.tar", "--commit-layer", "b.tar"), "can not be used together"),
@@ -158,14 +165,14 @@ def test_a_command_that_fails_is_not_committed(small_archive: Path, guntainer: R
 def test_a_disk_without_room(small_archive: Path, guntainer: Run, home: Path, suffix: str, traces: Traces) -> None:
     """Nothing of it is left, and what was there before is."""
     assert guntainer("run", small_archive, "true").returncode == 0
-    out = f"{home}/work/out{suffix}"
+    out = str(home / "work" / f"out{suffix}")
     small = (
         f"mount -t tmpfs -o size=256k none {home}/work; echo before > {out}; trap 'ls -A {home}/work; cat {out}' EXIT"
     )
     done = confined(small, "run", "--commit", out, small_archive, "true")
     assert done.returncode == 125
     assert done.stderr.splitlines()[-1] == (
-        f"guntainer: error: {home}/work/out{suffix}: No space left on device; free some, or write it to a larger disk"
+        f"guntainer: error: {out}: No space left on device; free some, or write it to a larger disk"
     )
     assert done.stdout == f"out{suffix}\nbefore\n"
     traces.check()
@@ -184,7 +191,7 @@ def _committing(home: Path, archive: Path) -> subprocess.Popen[bytes]:
         fds = f"/proc/{process.pid}/fd"
         for fd in os.listdir(fds):
             try:
-                if os.readlink(f"{fds}/{fd}").startswith(f"{home}/work/") and os.stat(f"{fds}/{fd}").st_size:
+                if os.readlink(f"{fds}/{fd}").startswith(f"{home / 'work'}/") and os.stat(f"{fds}/{fd}").st_size:
                     return process
             except OSError:
                 continue

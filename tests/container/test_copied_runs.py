@@ -178,7 +178,7 @@ def test_a_signal_while_it_is_copied(home: Path, number: signal.Signals, command
         line, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
     ) as process:
         copier = held(home / "work" / "m")
-        left = Path(f"/proc/{process.pid}/root{home}/work/m")
+        left = Path(f"/proc/{process.pid}/root{home / 'work' / 'm'}")
         folder = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
         try:
             process.send_signal(number)

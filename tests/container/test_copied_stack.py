@@ -86,7 +86,9 @@ for case, (name, archives) in enumerate(stacks.items()):
     for number, archive in enumerate(archives):
         os.mkdir(str(number))
         task = worker.Task(("file", archive, 0, 0), archive, str(number), hash_it=False, limits=None, layer=True, ids=ids)
-        facts = fill._work(task, None)
+        working = fill.Working(task)
+        while (facts := working.more()) is None:
+            pass
         if facts["cut"]:
             stack = []
         tree = implied.Lower(path=f"{number}/tree", implied=frozenset(facts["implied"]))

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import unpacking
 from likeness import Both
 
 from guntainer import idmap
 from guntainer.archive import worker
-from guntainer.store import fill
 from guntainer.store.remove import remove_tree
 
 
@@ -123,7 +123,7 @@ def test_attributes_of_what_is_closed(home: Path) -> None:
     """GNU tar can not set them, as an ordinary user."""
     headers = {"SCHILY.xattr.user.x": "y"}
     write(home / "a.tar", entry("f", mode=0o400, pax_headers=headers), entry("d", DIR, mode=0o500, pax_headers=headers))
-    out = Path(fill.unpack_temporary(str(home / "a.tar"), str(home / "ours")))
+    out = Path(unpacking.unpack(str(home / "a.tar"), str(home / "ours")))
     assert [os.getxattr(out / name, "user.x") for name in "fd"] == [b"y", b"y"]
     assert [oct((out / name).stat().st_mode) for name in "fd"] == ["0o100400", "0o40500"]
 
@@ -197,7 +197,7 @@ def test_hard_links_before_their_targets(home: Path) -> None:
         entry("c", LNK, linkname="b"),
         entry("a", data=b"x", mtime=7, mode=0o640),
     )
-    out = Path(fill.unpack_temporary(str(home / "a.tar"), str(home / "ours")))
+    out = Path(unpacking.unpack(str(home / "a.tar"), str(home / "ours")))
     assert {(p.stat().st_ino, p.stat().st_mode, p.stat().st_mtime) for p in out.iterdir()} == {
         ((out / "a").stat().st_ino, 0o100640, 7)
     }
@@ -215,7 +215,7 @@ def test_capabilities_in_a_range(home: Path, a_range: None) -> None:
         os.mkdir(into)
         source = ("file", str(home / "a.tar"), 0, 0)
         task = worker.Task(source, "a", into, hash_it=False, limits=None, ids=idmap.COUNT, namespace=ids.namespace)
-        facts = fill._work(task, None)
+        facts = unpacking.work(task)
         assert facts["xattrs"] == 0
         value = os.getxattr(f"{into}/tree/f", "security.capability")
         # seen from outside it has the id of its root, vfs_ns_cap_data of linux/capability.h
@@ -238,7 +238,7 @@ def test_what_is_left_out_is_counted(home: Path) -> None:
     (home / "ours").mkdir()
     source = ("file", str(home / "a.tar"), 0, 0)
     task = worker.Task(source, "a", str(home / "ours"), hash_it=False, limits=None)
-    facts = fill._work(task, None)
+    facts = unpacking.work(task)
     assert (facts["xattrs"], facts["acls"]) == (3, 1)
     assert os.listxattr(home / "ours" / "tree" / "f") == []
 

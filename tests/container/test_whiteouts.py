@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from archives import Entry, tar
+from unpacking import unpack, work
 
 from guntainer import errors
 from guntainer.archive import worker
-from guntainer.store import fill
 
 Layers = list[list[Entry]]
 
@@ -101,7 +101,9 @@ for number, archive in enumerate(archives):
     folder = f"{place}/layer-{number}"
     os.mkdir(folder)
     task = worker.Task(("file", archive, 0, 0), archive, folder, hash_it=False, limits=None, layer=True)
-    facts = fill._work(task, None)
+    working = fill.Working(task)
+    while (facts := working.more()) is None:
+        pass
     if facts["cut"]:
         stack = []
     tree = implied.Lower(path=f"{folder}/tree", implied=frozenset(facts["implied"]))
@@ -206,7 +208,7 @@ def facts_of(home: Path, *entries: Entry) -> dict[str, Any]:
     path = tar(home / "a.tar", *entries)
     (home / "layer").mkdir()
     task = worker.Task(("file", str(path), 0, 0), "a.tar", str(home / "layer"), hash_it=False, limits=None, layer=True)
-    return fill._work(task, None)
+    return work(task)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +271,7 @@ def test_refused_whiteouts(home: Path, case: str) -> None:
 
 def test_in_a_plain_archive_they_are_files(home: Path) -> None:
     path = tar(home / "a.tar", d("a"), f("a/.wh.x"), f("a/.wh..wh..opq"), f(".wh."), f(".wh.x/y"))
-    out = Path(fill.unpack_temporary(str(path), str(home / "out")))
+    out = Path(unpack(str(path), str(home / "out")))
     names = sorted(str(p.relative_to(out)) for p in out.rglob("*"))
     assert names == [".wh.", ".wh.x", ".wh.x/y", "a", "a/.wh..wh..opq", "a/.wh.x"]
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import anyio
 import image_builder as make
 import pytest
+import unpacking
 from conftest import Run, Traces
 
 from guntainer import interrupts
 from guntainer.jobs.model import Source
-from guntainer.store import asynchronous, fill, filling, headstart
+from guntainer.store import asynchronous, filling, headstart
 from guntainer.store.lookup import Store, open_store
 
 pytestmark = pytest.mark.usefixtures("user_namespaces")
@@ -183,6 +184,6 @@ def test_a_signal_at_the_moment_in_which_a_lock_is_taken(
 
     monkeypatch.setattr(filling.Incoming, "lock", lock)
     with pytest.raises(interrupts.Interrupted):
-        fill.lease(open_store(str(home / "store")), str(small_archive))
+        unpacking.lease(open_store(str(home / "store")), str(small_archive))
     assert os.listdir(home / "store" / "incoming") == []
     traces.check()

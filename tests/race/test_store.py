@@ -12,14 +12,16 @@ from pathlib import Path
 
 import anyio
 import pytest
+import unpacking
 from conftest import Traces
 
 from guntainer import errors
 from guntainer.archive import worker
 from guntainer.jobs.model import Source
-from guntainer.store import asynchronous, fill
+from guntainer.store import asynchronous
 from guntainer.store import prune as prune_module
 from guntainer.store.entries import entries
+from guntainer.store.filling import Filling, wanted_archive
 from guntainer.store.lookup import open_store
 from guntainer.store.prune import prune
 
@@ -30,8 +32,9 @@ def slow_worker(seconds: float) -> str:
         "import time, sys; from guntainer.archive import worker; run = worker._unpack\n"
         f"def slow(task, *more):\n    facts = run(task, *more); time.sleep({seconds}); return facts\n"
         "worker._unpack = slow\n"
-        "from guntainer.store import fill; from guntainer.store.lookup import open_store\n"
-        "lease = fill.lease(open_store(), sys.argv[1]); print(lease.tree)\n"
+        "from guntainer import Source; from guntainer.store.acquire import acquire\n"
+        "from guntainer.store.lookup import open_store\n"
+        "lease = acquire(open_store(), Source(location=sys.argv[1])); print(lease.tree)\n"
     )
 
 
@@ -43,12 +46,12 @@ def fills(store: Path) -> list[str]:
 def test_found_again_without_reading(home: Path, small_archive: Path) -> None:
     store = open_store()
     assert store.find(str(small_archive)) is None
-    first = fill.lease(store, str(small_archive))
+    first = unpacking.lease(store, str(small_archive))
     second = store.find(str(small_archive))
     assert second is not None and second.tree == first.tree and second.digest == first.digest
     copy = home / "copy"
     copy.write_bytes(small_archive.read_bytes())
-    third = fill.lease(store, str(copy))
+    third = unpacking.lease(store, str(copy))
     assert third.tree == first.tree and len(fills(home / "store")) == 1
     for lease in (first, second, third):
         lease.release()
@@ -58,12 +61,12 @@ def test_a_changed_archive_is_unpacked_again(home: Path, small_archive: Path) ->
     store = open_store()
     path = home / "a.tar.gz"
     path.write_bytes(small_archive.read_bytes())
-    one = fill.lease(store, str(path))
+    one = unpacking.lease(store, str(path))
     import gzip
 
     path.write_bytes(gzip.compress(gzip.decompress(small_archive.read_bytes()) + bytes(512)))
     assert store.find(str(path)) is None
-    two = fill.lease(store, str(path))
+    two = unpacking.lease(store, str(path))
     assert one.digest != two.digest
     one.release(), two.release()
 
@@ -71,9 +74,9 @@ def test_a_changed_archive_is_unpacked_again(home: Path, small_archive: Path) ->
 def test_a_digest_that_does_not_match(home: Path, small_archive: Path) -> None:
     store = open_store()
     with pytest.raises(errors.RootfsError, match="0" * 64):
-        fill.lease(store, str(small_archive), sha256="0" * 64)
+        unpacking.lease(store, str(small_archive), sha256="0" * 64)
     assert fills(home / "store") == [] and os.listdir(home / "store" / "incoming") == []
-    fill.lease(store, str(small_archive)).release()
+    unpacking.lease(store, str(small_archive)).release()
     with pytest.raises(errors.RootfsError, match="0" * 64):
         store.find(str(small_archive), "0" * 64)
 
@@ -110,18 +113,18 @@ def test_taken_over_when_the_first_one_dies(home: Path, small_archive: Path, who
 
 def test_a_damaged_entry_is_rebuilt(home: Path, small_archive: Path) -> None:
     store = open_store()
-    lease = fill.lease(store, str(small_archive))
+    lease = unpacking.lease(store, str(small_archive))
     lease.release()
     (Path(lease.tree).parent / "meta").write_bytes(b"")
     assert store.find(str(small_archive)) is None
-    again = fill.lease(store, str(small_archive))
+    again = unpacking.lease(store, str(small_archive))
     assert again.tree == lease.tree
     again.release()
 
 
 def test_prune_spares_what_is_leased(home: Path, small_archive: Path) -> None:
     store = open_store()
-    lease = fill.lease(store, str(small_archive))
+    lease = unpacking.lease(store, str(small_archive))
     assert prune(store, everything=True) == []
     assert entries(store)[0].in_use
     lease.release()
@@ -133,7 +136,7 @@ def test_prune_spares_what_is_leased(home: Path, small_archive: Path) -> None:
 
 def test_prune_removes_what_dead_unpackers_left(home: Path, small_archive: Path) -> None:
     store = open_store()
-    filling = fill.Filling(store, fill.wanted_archive(str(small_archive)))
+    filling = Filling(store, wanted_archive(str(small_archive)))
     filling.lock(wait=True)
     assert isinstance(filling.begin(), worker.Task)
     prune(store)
@@ -174,7 +177,7 @@ def test_prune_leaves_an_unpack_whose_lock_changes_hands(
 ) -> None:
     """Between opening a lock and holding it, its holder may finish and another one begin."""
     store = open_store()
-    holder = fill.Filling(store, fill.wanted_archive(str(small_archive)))
+    holder = Filling(store, wanted_archive(str(small_archive)))
     assert holder.lock(wait=False)
     followers = []
     flock = prune_module.fcntl.flock
@@ -182,7 +185,7 @@ def test_prune_leaves_an_unpack_whose_lock_changes_hands(
     def changing_hands(fd: int, how: int) -> None:
         if not followers:
             holder.close()
-            follower = fill.Filling(store, fill.wanted_archive(str(small_archive)))
+            follower = Filling(store, wanted_archive(str(small_archive)))
             followers.append(follower)
             assert follower.lock(wait=False)
             assert isinstance(follower.begin(), worker.Task)
@@ -200,7 +203,7 @@ def test_prune_leaves_an_entry_that_was_made_anew(
     home: Path, small_archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store()
-    first = fill.lease(store, str(small_archive))
+    first = unpacking.lease(store, str(small_archive))
     entry = str(Path(first.tree).parent)
     first.release()
     leases = []
@@ -210,7 +213,7 @@ def test_prune_leaves_an_entry_that_was_made_anew(
         if not leases:
             leases.append(None)
             assert prune_module.remove_entry(entry)
-            leases[0] = fill.lease(store, str(small_archive))
+            leases[0] = unpacking.lease(store, str(small_archive))
         flock(fd, how)
 
     monkeypatch.setattr(prune_module.fcntl, "flock", changing_hands)
@@ -230,8 +233,9 @@ def test_an_archive_that_is_replaced_meanwhile(home: Path, small_archive: Path) 
         "import os, sys; from guntainer.archive import worker; into = worker._into_tree\n"
         f"def replaced(*a):\n    os.rename({str(other)!r}, {str(path)!r}); return into(*a)\n"
         "worker._into_tree = replaced\n"
-        "from guntainer.store import fill; from guntainer.store.lookup import open_store\n"
-        "print(fill.lease(open_store(), sys.argv[1]).digest)\n"
+        "from guntainer import Source; from guntainer.store.acquire import acquire\n"
+        "from guntainer.store.lookup import open_store\n"
+        "print(acquire(open_store(), Source(location=sys.argv[1])).digest)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == hashlib.sha256(small_archive.read_bytes()).hexdigest(), done.stderr
@@ -243,7 +247,7 @@ def test_a_rewrite_that_keeps_size_and_time_is_seen(home: Path, small_archive: P
     path.write_bytes(small_archive.read_bytes() + bytes(8))
     status = path.stat()
     store = open_store()
-    fill.lease(store, str(path)).release()
+    unpacking.lease(store, str(path)).release()
     assert store.has(str(path))
     path.write_bytes(small_archive.read_bytes() + b"\0" * 8)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -24,7 +24,7 @@ from guntainer.remote import authentication, registry
 from guntainer.remote.addresses import settings_of
 from guntainer.remote.connection import Wire
 from guntainer.remote.download import Request, open_stream
-from guntainer.remote.registry import Patience, blob_request, fetch_image, open_image, registry_of
+from guntainer.remote.registry import Patience, fetch_image, open_image, registry_of
 
 BASE = build.layer(("bin", "dir", {}), ("bin/x", "file", {"data": b"x" * 1000, "mode": 0o755}))
 UPPER = build.layer(("data", "file", {"data": os.urandom(200_000)}), compression="")
@@ -99,7 +99,7 @@ class TestReal:
         assert image.config.cmd == ("/bin/x",)
         assert [layer.diff_id for layer in image.layers] == [BASE.diff_id, UPPER.diff_id]
         assert whole(location) == [BASE.data, UPPER.data]
-        assert download(blob_request(parse_image(location), BASE.digest, len(BASE.data))) == BASE.data
+        assert download(registry_of(parse_image(location)).request(BASE.digest, len(BASE.data))) == BASE.data
 
     def test_by_digest(self, real: RegistryServer) -> None:
         assert open_image(f"docker://{real.address}/web@sha256:{WEB.digest}").digest == WEB.digest
@@ -124,7 +124,7 @@ class TestReal:
     def test_a_layer_that_is_not_there(self, real: RegistryServer) -> None:
         reference = parse_image(f"docker://{real.address}/web:1")
         with pytest.raises(errors.RemoteError, match="answered 404"):
-            download(blob_request(reference, "0" * 64, 5))
+            download(registry_of(reference).request("0" * 64, 5))
 
     def test_nothing_is_asked_twice(self, real: RegistryServer) -> None:
         real.forget()
