@@ -1,6 +1,6 @@
 """What a Gunfile says: pure, no file is opened.
 
-    # a line that begins so is a comment
+    # a comment, from where a word could begin to the end of the line
     Using "alpine.tar.gz"               what it begins from: whatever `guntainer run` takes. First, and once
     Env "LANG=C.UTF-8"                  or Env LANG=C.UTF-8
     Workdir "/src"

@@ -81,7 +81,7 @@ class _Scanner:
             if one in ("", "\n"):
                 self._take()
                 return found
-            if one == "#" and not found:
+            if one == "#":  # where a word could begin, as in sh(1): a text that begins so is quoted
                 while self.more() and self._take() != "\n":
                     pass
                 return found

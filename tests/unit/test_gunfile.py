@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -30,6 +31,12 @@ def problems(text: str | bytes) -> list[str]:
     return [line.removeprefix("Gunfile:") for line in caught.value.problems]
 
 
+def test_the_example_of_the_readme() -> None:
+    text = (Path(__file__).resolve().parent.parent.parent / "README.md").read_text()
+    block = next(part for part in text.split("```") if part.lstrip().startswith("Using "))
+    assert [step.kind for step in read(block).steps] == ["Env", "Copy", "Workdir", "Exec", "Cmd"]
+
+
 def test_the_format_of_old() -> None:
     found = read('Using "../alpine.tar.gz"\nExec "apk add curl"\nExec "curl --version"\n')
     assert found.using.location == "/base/../alpine.tar.gz"
@@ -55,6 +62,8 @@ def test_the_format_of_old() -> None:
         ('Cmd ["a", \\\n "b"]', [("Cmd", "a", "b")]),
         ('Cmd "make test"', [("Cmd", "/bin/sh", "-c", "make test")]),
         ('\n# "a comment\n   # another\nExec "x#y"\n', [("Exec", "x#y")]),
+        ('Exec "x"   # what it does: "this"\nEnv A=b#c # it\n', [("Exec", "x"), ("Env", "A", "b#c")]),
+        ('Exec "#x" #y', [("Exec", "#x")]),
         ("", []),
     ],
 )
