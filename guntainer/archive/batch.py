@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     File = tuple[bytes, int, int, Owner, int, int]
     """Name in the archive, mode, time in ns, owner, where its bytes are in the table, how many."""
 
-MOST_BYTES = 256 << 10
-"""Of a file that is written here."""
+MOST_BYTES = 32 << 10
+"""Of a file that is written here: what a copy of more would cost is more than the calls."""
 _ROWS = 128
 _DATA_BYTES = 2 << 20
 _WORD = 8

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from guntainer.archive.tree import Owner, Tree
     from guntainer.archive.xattrs import Attributes, Xattrs
 
+_EOF = 1  # ARCHIVE_EOF
 _BATCH_NS = 1 << 62  # times further from 1970 are for Python to take or to refuse
 _Bytes = ctypes.c_char * (1 << 30)  # one type for blocks of all sizes: each more would have to be made
 
@@ -30,7 +31,8 @@ class Contents:
     """Writes what is in files.
 
     Args:
-        holey: whether the archive is of a kind whose files may end with a hole; asked where one has fewer bytes than it says.
+        is_tar: whether it is one, asked when its first header was read: a file in it may end with a hole, and has never more
+            bytes than its entry says. Of others the end must be asked for: a checksum is looked at there.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class Contents:
         xattrs: Xattrs,
         limits: Limits,
         feeder: Feeder,
-        holey: Callable[[Any], bool],
+        is_tar: Callable[[Any], bool],
     ) -> None:
         self._ffi = ffi
         self._calls = calls
@@ -49,7 +51,8 @@ class Contents:
         self._xattrs = xattrs
         self._limits = limits
         self._feeder = feeder
-        self._holey = holey
+        self._is_tar = is_tar
+        self._is_exact: bool | None = None
         self._most = limits.unpacked_bytes(feeder.size)
         self.size = 0
         """Bytes of all files so far."""
@@ -67,12 +70,17 @@ class Contents:
             return False
         place = batch.place(size)
         buffer, length, offset = self.block
-        had = 0
-        while not (code := self._next_block(archive)):
-            if offset.value != had or length.value > size - had:
+        if self._is_exact is None:
+            self._is_exact = self._is_tar(archive)
+        had, code = 0, _EOF
+        while had < size or not self._is_exact:
+            code = self._next_block(archive)
+            count = length.value
+            if code or offset.value != had or count > size - had:
                 break
-            ctypes.memmove(place + had, buffer, length.value)
-            had += length.value
+            ctypes.memmove(place + had, buffer, count)
+            had += count
+            code = _EOF
         if code and had == size:
             self._count(size)
             batch.add(*spot, name, mode, mtime_ns, owner, size)
@@ -117,13 +125,13 @@ class Contents:
             while True:
                 if code is None:
                     code = self._next_block(archive)
-                if code == self._ffi.ARCHIVE_EOF:
+                if code == _EOF:
                     break
                 if length.value:
                     at = self._block_to(fd)
                 code = None
             if size > at:
-                if not self._holey(archive):
+                if not self._is_tar(archive):
                     # some of libarchive's readers do not miss them: warc
                     raise Short
                 os.ftruncate(fd, size)  # a sparse file's last hole

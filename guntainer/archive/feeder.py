@@ -1,7 +1,7 @@
 """The process beside an unpacker that reads the archive's bytes: it takes their digest and undoes their compression.
 
-    feeder     source ─ decompressor ─→ pipe      hashes whenever the pipe is full, and what is left at the end
-    unpacker                            pipe ─ libarchive ─→ tree
+    feeder     source ─ decompressor ─→ ring      hashes whenever the ring is full, and what is left at the end
+    unpacker                            ring ─ libarchive ─→ tree
 
 A download takes the same way: it is connected, read and hashed in the feeder.
 
@@ -18,7 +18,8 @@ import os
 import time
 
 from guntainer import errors
-from guntainer.archive.feeding import COMPRESSED, GZIP, HEAD, PIPE_BYTES, Feeding
+from guntainer.archive.feeding import COMPRESSED, GZIP, HEAD, Feeding
+from guntainer.archive.ring import Reader, Ring
 from guntainer.value import Value
 
 TYPE_CHECKING = False
@@ -77,18 +78,19 @@ class Feeder:
         self._most = limits.stream_bytes(source.size)
         self._diff_id = diff_id
         self.head = source.peek(HEAD) if source.lasting else b""
-        """How the archive begins; what is streamed through the pipe after `source`."""
+        """How the archive begins; what is streamed through the ring after `source`."""
         self._streams = not source.whole or self.head.startswith(COMPRESSED)
         # without a compression its own digest is what is compared
         self._hash_it = hash_it or bool(diff_id)
-        self._pipe = self._spool = -1
+        self._ring: Reader | None = None
+        self._spool = -1
         self._pid = 0
         self._answers: Any = None
         if self._streams or self._hash_it:
             self._fork()
 
     def _fork(self) -> None:
-        pipe, sink = os.pipe2(os.O_CLOEXEC) if self._streams else (-1, -1)
+        ring = Ring() if self._streams else None
         answers, answer = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
         if self.head.startswith(COMPRESSED) and not self.head.startswith(GZIP):
@@ -100,22 +102,21 @@ class Feeder:
         self._pid = _fork_patiently()
         if self._pid == 0:
             try:
-                close_all_but(self._source.kept, sink, answer)
+                close_all_but(self._source.kept, answer, *(ring.writers if ring is not None else ()))
                 if not self._source.lasting:
                     die_with_parent(parent)  # it may wait for a server, and write nothing meanwhile
-                self._feed(sink, answer, parent)
+                self._feed(ring, answer, parent)
             finally:
                 os._exit(0)
         os.close(answer)
         self._answers = open(answers, "rb")
-        if pipe >= 0:
-            os.close(sink)
-            self._pipe = pipe
+        if ring is not None:
+            self._ring = ring.reader()
 
-    def _feed(self, sink: int, answer: int, parent: int) -> None:
+    def _feed(self, ring: Ring | None, answer: int, parent: int) -> None:
         Feeding(
             self._source,
-            sink,
+            ring,
             answer,
             parent,
             hash_it=self._hash_it,
@@ -139,8 +140,8 @@ class Feeder:
         """Whether there is nothing to read, as far as is known without waiting."""
         return self._source.lasting and not self._source.size
 
-    def source(self, folder: int) -> int:
-        """What libarchive is to read: the archive itself, or a pipe, or a file without a name.
+    def source(self, folder: int) -> int | Reader:
+        """What libarchive is to read: the descriptor of the archive itself or of a file without a name, or a ring.
 
         Args:
             folder: an open folder for such a file.
@@ -149,28 +150,17 @@ class Feeder:
             ArchiveError: it is empty.
             GuntainerError: it could not be downloaded.
         """
-        if not self._streams:
+        if self._ring is None:
             return self._source.kept
         self.head = self._next().encode("latin-1")
         if not self.head and not self._source.lasting:
             failure = self.failure()
             raise errors.ArchiveError(f"{self._name}: {failure or 'empty'}")
         if not self.head.startswith(_TABLE_LAST):
-            return self._pipe
+            return self._ring
         # read as a stream, a zip has no modes and no links, and a 7z nothing
-        self._spool = self._spooled(folder)
+        self._spool = _spooled(self._ring, folder)
         return self._spool
-
-    def _spooled(self, folder: int) -> int:
-        name = f".{os.urandom(8).hex()}"
-        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
-        os.unlink(name, dir_fd=folder)
-        while data := os.read(self._pipe, PIPE_BYTES):
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-        os.lseek(fd, 0, os.SEEK_SET)
-        return fd
 
     def consumed(self) -> int:
         """Bytes of the source that were read so far."""
@@ -182,7 +172,7 @@ class Feeder:
         Raises:
             GuntainerError: it could not be downloaded, or is not what was demanded.
         """
-        return self._next() if self._streams and not os.read(self._pipe, 1) else ""
+        return self._next() if self._ring is not None and not self._ring.next() else ""
 
     def finish(self) -> tuple[str, str]:
         """Wait for the end of the source: (what is wrong with the stream, or "", its digest, or "").
@@ -193,7 +183,7 @@ class Feeder:
         if not self._pid:
             return "", ""
         # what comes after the archive's last entry is looked at as well: a checksum, garbage, a cut
-        while self._streams and os.read(self._pipe, PIPE_BYTES):
+        while self._ring is not None and self._ring.next():
             pass
         failure, digest = self._next(), self._next()
         self.close()
@@ -219,9 +209,22 @@ class Feeder:
             os.waitpid(self._pid, 0)
             self._pid = 0
             self._answers.close()
-            for fd in (self._pipe, self._spool):
-                if fd >= 0:
-                    os.close(fd)
+            if self._ring is not None:
+                self._ring.close()
+            if self._spool >= 0:
+                os.close(self._spool)
+
+
+def _spooled(ring: Reader, folder: int) -> int:
+    """A file without a name with all that comes."""
+    name = f".{os.urandom(8).hex()}"
+    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    os.unlink(name, dir_fd=folder)
+    while view := ring.next():
+        while view:
+            view = view[os.write(fd, view) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
 def _fork_patiently() -> int:

@@ -1,4 +1,4 @@
-"""The feeder's own end: decompress an archive into a pipe, and hash it; download it first, where it is on a server.
+"""The feeder's own end: decompress an archive into a ring, and hash it; download it first, where it is on a server.
 
 gzip is undone by isal, several times faster than by libarchive's reader and with the checksum looked at, which that does not
 do; every other compression by libarchive's filters. A compressed file is read to its very end, not to that of the archive
@@ -8,7 +8,6 @@ without a checksum (.lzma, .Z, zstd and lz4 where their writer left it out).
 
 from __future__ import annotations
 
-import fcntl
 import marshal
 import os
 
@@ -19,13 +18,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from guntainer.archive.ring import Ring, Writer
     from guntainer.archive.source import Download
 
     Failure = str | tuple[str, str, str, str]
 
 _BLOCK = 64 << 10  # larger ones are mapped, and their pages cleared, anew for each block
-PIPE_BYTES = 1 << 20
-_F_SETPIPE_SZ = 1031
 GZIP = b"\x1f\x8b\x08"  # RFC 1952 2.3.1: two magic bytes, and the only method there is
 _XZ = b"\xfd7zXZ\0"
 # How a file may begin that libarchive has a filter for. One too many does no harm: it is passed on as it is.
@@ -57,7 +55,7 @@ class Feeding:
     """One archive's bytes, on their way.
 
     Args:
-        sink: the pipe for what comes out; -1 where nothing is to be.
+        ring: for what comes out; None where nothing is to be.
         answer: the pipe for answers.
         parent: the unpacker's pid.
         most: bytes that may come out.
@@ -67,7 +65,7 @@ class Feeding:
     def __init__(
         self,
         source: FilePart | Download,
-        sink: int,
+        ring: Ring | None,
         answer: int,
         parent: int,
         *,
@@ -77,7 +75,7 @@ class Feeding:
         diff_id: str = "",
     ) -> None:
         self._source = source
-        self._sink = sink
+        self._sink: Writer | None = ring.writer(self._hash_ahead) if ring is not None else None
         self._answer = answer
         self._parent = parent
         self._hash_it = hash_it
@@ -97,17 +95,13 @@ class Feeding:
         What is wrong is a text to follow the archive's name, or an error: (class, message, hint, probe).
         """
         try:
-            failure = self._stream() if self._sink >= 0 else ""
+            failure = self._stream() if self._sink is not None else ""
             self._say(failure)
             self._say("" if not self._hash_it or (failure and not self._source.lasting) else self._digest())
         except OSError:
             pass  # the unpacker has given up; or it is told by the answer that is missing
 
     def _stream(self) -> Failure:
-        try:
-            fcntl.fcntl(self._sink, _F_SETPIPE_SZ, PIPE_BYTES)
-        except OSError:
-            pass  # over the user's share of pipe memory: pipe-user-pages-soft
         try:
             self._source.start()
             failure = self._pass_on()
@@ -132,17 +126,16 @@ class Feeding:
         self._told = True
 
     def _say(self, answer: Failure) -> None:
-        if self._sink >= 0 and not self._told:
+        if self._sink is not None and not self._told:
             self._tell_head(b"")
         os.write(self._answer, marshal.dumps(answer))
-        if self._sink >= 0:
+        if self._sink is not None:
             # after the answer: the end of the stream tells the unpacker that there is one
-            os.close(self._sink)
-            self._sink = -1
+            self._sink.close()
+            self._sink = None
 
     def _pass_on(self) -> Failure:
         head = self._source.peek(HEAD)
-        os.set_blocking(self._sink, False)
         if not head.startswith(COMPRESSED):
             return self._as_it_is()
         if self._diff_id:
@@ -239,16 +232,14 @@ class Feeding:
             raise _TooMuch(f"decompresses to more than {self._most >> 20} MiB")
         if self._diff is not None:
             self._diff.update(view)
-        while view:
-            try:
-                view = view[os.write(self._sink, view) :]
-            except BlockingIOError:
-                if not self._hash_it or not self._source.lasting or self._hashed >= self._read:
-                    os.set_blocking(self._sink, True)
-                    view = view[os.write(self._sink, view) :]
-                    os.set_blocking(self._sink, False)
-                else:
-                    self._hash_block()
+        assert self._sink is not None
+        self._sink.write(view)
+
+    def _hash_ahead(self) -> bool:
+        """While the unpacker is behind: whether there was something of the file to be hashed."""
+        if not self._hash_it or not self._source.lasting or self._hashed >= self._read:
+            return False
+        return self._hash_block()
 
     def _hash_block(self) -> bool:
         """Take one more block of the file into the digest; False at its end."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from guntainer.archive import ring
     from guntainer.archive.tree import Owner
 
 _BLOCK = 1 << 20
@@ -33,6 +34,7 @@ _FORMATS = ("tar", "cpio", "zip_seekable", "7zip", "ar", "iso9660", "xar", "rar"
 _TAR = 0x30000  # ARCHIVE_FORMAT_TAR, with the kind in the low 16 bits
 _DEVICES = (0o020000, 0o060000)
 _RECORD_BYTES = 300  # of memory that a name takes which is remembered
+_SECOND = 1_000_000_000
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _IFMT, _IFREG, _IFDIR, _IFLNK, _IFIFO, _IFSOCK = 0o170000, 0o100000, 0o040000, 0o120000, 0o010000, 0o140000
 
@@ -143,7 +145,7 @@ class Reader:
         finally:
             ffi.read_free(archive)
 
-    def _open(self, archive: Any, source: int) -> None:
+    def _open(self, archive: Any, source: int | ring.Reader) -> None:
         ffi = self._ffi
         for name in _FORMATS:
             ffi.get_read_format_function(name)(archive)
@@ -151,7 +153,11 @@ class Reader:
         set_option = ffi.ffi("read_set_options", [ffi.c_archive_p, ffi.c_char_p], ffi.c_int, ffi.check_int)
         try:
             set_option(archive, b"tar:read_concatenated_archives")
-            ffi.read_open_fd(archive, source, _BLOCK)
+            if isinstance(source, int):
+                ffi.read_open_fd(archive, source, _BLOCK)
+            else:
+                self._more = ffi.READ_CALLBACK(_giver(source))  # it is called as long as the archive is open
+                ffi.read_open(archive, None, ffi.NO_OPEN_CB, self._more, ffi.NO_CLOSE_CB)
         except Exception as error:
             raise self._error(error) from None
 
@@ -200,6 +206,7 @@ class Reader:
     def _loop(self, archive: Any) -> None:
         ffi = self._ffi
         entry = ffi.entry_new()
+        self._status = self._calls.status_of(entry)
         next_header = self._calls.read_next_header2
         try:
             while True:
@@ -248,16 +255,16 @@ class Reader:
             raise errors.ArchiveError(f"{self._name}: entry {self._entries + 1} has a name that can not be read")
         if self.whiteouts is not None and b".wh." in name and self.whiteouts.take(name):
             return
-        mode = calls.entry_perm(entry) & 0o7777
-        mtime_ns = self._mtime(archive, entry)
+        mode, size, seconds, ns = self._status()
+        kind = mode & _IFMT
+        mode &= 0o7777
+        mtime_ns = seconds * _SECOND + ns if seconds > 0 else self._mtime(archive, entry, seconds, ns)
         owner = self._owner(entry) if self._ids else None
         link = calls.entry_hardlink(entry)
-        kind = calls.entry_filetype(entry) & _IFMT
         xattrs = self._xattrs.of(entry, kind)
         if link is not None:
-            self._link(archive, entry, name, link, mode, mtime_ns, owner)
+            self._link(archive, entry, name, link, size, mode, mtime_ns, owner)
         elif kind == _IFREG:
-            size = calls.entry_size(entry)
             if (
                 xattrs is not None
                 or mtime_ns is None
@@ -288,18 +295,16 @@ class Reader:
         self._tree.charge(len(name) + _RECORD_BYTES)
         self._left_out.add(parts_of(name))
 
-    def _mtime(self, archive: Any, entry: Any) -> int | None:
-        seconds: int = self._calls.entry_mtime(entry)
+    def _mtime(self, archive: Any, entry: Any, seconds: int, ns: int) -> int | None:
         if not seconds and not self._calls.entry_mtime_is_set(entry):
             return None
-        ns: int = self._calls.entry_mtime_nsec(entry)
         if seconds < 0 and ns and self._is_tar(archive):
             if self._fraction_sign is None:
                 from guntainer.archive.times import fraction_sign
 
                 self._fraction_sign = fraction_sign(self._ffi)
             ns *= self._fraction_sign
-        return seconds * 1_000_000_000 + ns
+        return seconds * _SECOND + ns
 
     def _owner(self, entry: Any) -> Owner:
         """(uid, gid) to give to an entry; None where that is root, who has made it."""
@@ -310,21 +315,38 @@ class Reader:
         return (uid, gid) if uid or gid else None
 
     def _link(
-        self, archive: Any, entry: Any, name: bytes, link: bytes, mode: int, mtime_ns: int | None, owner: Owner
+        self,
+        archive: Any,
+        entry: Any,
+        name: bytes,
+        link: bytes,
+        size: int,
+        mode: int,
+        mtime_ns: int | None,
+        owner: Owner,
     ) -> None:
-        ffi = self._ffi
         if self._left_out and parts_of(link) in self._left_out:
             self._devices += 1
             self._leave_out(name)
             return
         there = self._links.add(name, link)
         # the last name of a group brings the bytes in cpio's newc
-        if ffi.entry_size_is_set(entry) and ffi.entry_size(entry) > 0:
+        if size > 0 and self._ffi.entry_size_is_set(entry):
             if not there:
                 raise errors.ArchiveRefused(
                     f"hard link {show(name)} to {show(link)} holds bytes, and its target did not come before it"
                 )
-            self._contents.write(archive, self._tree.again(name), ffi.entry_size(entry), mode, mtime_ns, owner)
+            self._contents.write(archive, self._tree.again(name), size, mode, mtime_ns, owner)
+
+
+def _giver(source: ring.Reader) -> Callable[[int, int, Any], int]:
+    """archive_read_callback(3) that hands a ring's parts out as they are."""
+
+    def more(_archive: int, _data: int, buffer: Any) -> int:
+        buffer[0], length = source.address()
+        return length
+
+    return more
 
 
 def _is_loss(warning: bytes) -> bool:
