@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -61,9 +62,10 @@ def bench(ground: Ground, rounds: int) -> Outcome:
         copies[suffix] = _copies(archives.packed(plain, suffix), folder)
     small = archives.small_files()
 
-    def ours(suffix: str, at_once: int) -> Callable[[], float]:
+    def ours(suffix: str, at_once: int, *, one_core: bool = False) -> Callable[[], float]:
         def work(into: Path) -> float:
-            line = [sys.executable, "-c", _CODE, str(at_once), str(into / "store"), *map(str, copies[suffix])]
+            bound = ["taskset", "-c", str(min(os.sched_getaffinity(0)))] if one_core else []
+            line = [*bound, sys.executable, "-c", _CODE, str(at_once), str(into / "store"), *map(str, copies[suffix])]
             done = subprocess.run(line, check=False, capture_output=True, text=True)
             if done.returncode != 0:
                 raise RuntimeError(done.stderr[-400:])
@@ -94,6 +96,7 @@ def bench(ground: Ground, rounds: int) -> Outcome:
     contestants: dict[str, Callable[[], float]] = {}
     for suffix in copies:
         contestants[f"guntainer, {COUNT} {suffix}, one by one"] = ours(suffix, 1)
+        contestants[f"guntainer, {COUNT} {suffix}, one by one on one core"] = ours(suffix, 1, one_core=True)
         contestants[f"guntainer, {COUNT} {suffix} at once"] = ours(suffix, 2)
         contestants[f"tar, {COUNT} {suffix}, one by one"] = tars(suffix, 1)
         contestants[f"tar, {COUNT} {suffix} at once"] = tars(suffix, 2)
@@ -104,8 +107,8 @@ def bench(ground: Ground, rounds: int) -> Outcome:
     outcome.samples = interleave(rounds, contestants)
     for suffix in copies:
         many = f"guntainer, {COUNT} {suffix} at once"
-        for who in ("guntainer", "tar"):
-            peer = f"{who}, {COUNT} {suffix}, one by one"
+        for who, how in (("guntainer", ""), ("guntainer", " on one core"), ("tar", "")):
+            peer = f"{who}, {COUNT} {suffix}, one by one{how}"
             outcome.compare(f"{peer} take × at once", peer, many, 1.8, at_least=True)
     outcome.compare(
         "tar, small files takes × guntainer", "tar, small files", "guntainer, small files", 1.0, at_least=True
