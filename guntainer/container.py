@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 
 import anyio
 
@@ -77,6 +78,8 @@ class Container:
         self._child: Child | None = None
         self._ended: asyncio.Future[tuple[int, Any]] | None = None
         self._killed = False
+        self.running_ns = 0
+        """When its command was executed, by the monotonic clock; 0: not yet."""
 
     def __repr__(self) -> str:
         return f"Container({self._job.id!r}, {self._child!r})"
@@ -121,6 +124,7 @@ class Container:
             layer = made.layer
             given.limit(made)
             self._child = await self._launcher.launch(made.plan, given.fds, data=made.data)
+            self.running_ns = time.monotonic_ns()
             self._child.target.cgroup = given.cgroup
             stdio.launched()
             exit_, usage = await self._live(self._child, stdio)

@@ -1,52 +1,176 @@
-"""The jobs of one call of a supervisor: what bounds them together, and what takes one with another."""
+"""The jobs of one call of a supervisor: what bounds them together, which wait for which, what takes one with another."""
 
 from __future__ import annotations
 
+import math
+import time
+
 import anyio
+
+from guntainer import report
+from guntainer.slots import Slots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from guntainer.jobs.conditions import Condition
     from guntainer.jobs.model import Job
+    from guntainer.slots import Rank
+
+_PLAIN = "success()"
+
+
+class _Needed:
+    """A job that others wait for."""
+
+    __slots__ = ("ended", "failed", "good")
+
+    def __init__(self) -> None:
+        self.ended = anyio.Event()
+        self.good = False
+        """It was successful, or may fail."""
+        self.failed = False
+        """It has failed, or one that it needed has."""
 
 
 class Group:
-    """The jobs of one call of `run` or `stream`, and what has become of them together."""
+    """The jobs of one call of `run` or `stream`, and what has become of them together.
 
-    def __init__(self, jobs: tuple[Job, ...]) -> None:
+    Args:
+        expected: how long jobs took before, in ns, by id: those that take long are run first.
+
+    Raises:
+        ValueError: two jobs have one id, one needs what is not there, or they need each other.
+    """
+
+    def __init__(self, jobs: tuple[Job, ...], expected: Mapping[str, int] | None = None) -> None:
         self.jobs = jobs
         self.scope = anyio.CancelScope()
-        self._limiters = {_key(job): anyio.CapacityLimiter(job.max_parallel) for job in jobs if job.max_parallel}
-        self._scopes: dict[str, dict[str, anyio.CancelScope]] = {}
+        """Of everything, teardown and all."""
+        self.started_ns = time.monotonic_ns()
+        self._expected = expected or {}
+        self._order = {job.id: number for number, job in enumerate(jobs)}
+        if len(self._order) < len(jobs):
+            raise ValueError("two jobs have the same id")
+        self._needed = {id_: _Needed() for id_ in dict.fromkeys(id_ for job in jobs for id_ in job.needs)}
+        self._check_needs()
+        self._limiters = {_key(job): Slots(job.max_parallel) for job in jobs if job.max_parallel}
+        self._scopes: dict[str, tuple[Job, anyio.CancelScope]] = {}
         self._why: dict[str, str] = {}
+        self._conditions: dict[str, Condition] = {}
 
-    def limiter(self, job: Job) -> anyio.CapacityLimiter | None:
+    def _check_needs(self) -> None:
+        """Kahn's algorithm: what is left when those without needs are taken away again and again, needs itself."""
+        if not self._needed:
+            return
+        unknown = next((id_ for id_ in self._needed if id_ not in self._order), None)
+        if unknown is not None:
+            raise ValueError(f"a job needs {unknown!r}, which is not among the jobs")
+        left = {job.id: len(set(job.needs)) for job in self.jobs}
+        users: dict[str, list[str]] = {id_: [] for id_ in self._needed}
+        for job in self.jobs:
+            for id_ in set(job.needs):
+                users[id_].append(job.id)
+        free = [id_ for id_, count in left.items() if not count]
+        for id_ in free:
+            for user in users.get(id_, ()):
+                left[user] -= 1
+                if not left[user]:
+                    free.append(user)
+        if len(free) < len(self.jobs):
+            stuck = next(id_ for id_, count in left.items() if count)
+            raise ValueError(f"the job {stuck!r} needs itself, by way of others")
+
+    def ranked(self) -> list[Job]:
+        """The jobs in the order in which they want to run."""
+        return sorted(self.jobs, key=self.rank)
+
+    def rank(self, job: Job) -> Rank:
+        """What a job waits for slots with: the priority, then how long it takes; what nobody knows may take for ever."""
+        takes = self._expected.get(job.id, math.inf) if self._expected else 0.0
+        return (-job.priority, -takes, self._order[job.id])
+
+    def limiter(self, job: Job) -> Slots | None:
         """`max-parallel` of the job's matrix."""
         return self._limiters.get(_key(job))
 
     def scope_of(self, job: Job) -> anyio.CancelScope:
-        """The scope to run a job in: fail-fast of its matrix cancels it."""
+        """The scope to run a job in: whatever takes this job alone cancels it."""
         scope = anyio.CancelScope()
-        self._scopes.setdefault(_key(job), {})[job.id] = scope
+        self._scopes[job.id] = job, scope
         return scope
 
     def leave(self, job: Job) -> None:
         """The job has ended by itself."""
-        del self._scopes[_key(job)][job.id]
+        self._scopes.pop(job.id, None)
 
     def why(self, job: Job) -> str:
         """Why a job is not to run any more; "" where it is."""
+        if self.is_spared(job):
+            return ""
         return self._why.get(_key(job)) or self._why.get("", "")
 
     def failed(self, job: Job, *, everything: bool) -> None:
         """fail-fast: a failure takes the others of its matrix, or all, with it."""
-        group = "" if everything else _key(job)
-        if group in self._why or not (everything or job.fail_fast):
+        if everything or job.fail_fast:
+            self.cancel(f"cancelled: {job.id} failed (fail-fast)", "" if everything else _key(job))
+
+    def cancel(self, why: str, key: str = "") -> None:
+        """Cancel the jobs with a key, or all; those whose condition says that they run nevertheless, go on."""
+        if key in self._why:
             return
-        self._why[group] = f"cancelled: {job.id} failed (fail-fast)"
-        if everything:
-            self.scope.cancel()
-        for scope in self._scopes.get(group, {}).values():
-            scope.cancel()
+        self._why[key] = why
+        for job, scope in tuple(self._scopes.values()):
+            if (not key or key == _key(job)) and not self.is_spared(job):
+                scope.cancel()
+
+    def is_spared(self, job: Job) -> bool:
+        """Whether a job runs even where the batch is being ended: `always()`, `cancelled()`."""
+        if job.condition == _PLAIN:
+            return False
+        return not {"always", "cancelled"}.isdisjoint(self._condition(job).status_words)
+
+    def _condition(self, job: Job) -> Condition:
+        found = self._conditions.get(job.condition)
+        if found is None:
+            from guntainer.jobs import conditions
+
+            found = self._conditions[job.condition] = conditions.parse(job.condition)
+        return found
+
+    def waits(self, job: Job) -> bool:
+        """Whether a job that this one needs has not ended."""
+        return any(not self._needed[id_].ended.is_set() for id_ in job.needs)
+
+    async def wait(self, job: Job) -> str:
+        """Wait for the jobs that this one needs; returns why it is skipped, or "" where it runs."""
+        for id_ in job.needs:
+            needed = self._needed[id_]
+            if not needed.ended.is_set():
+                await needed.ended.wait()
+        bad = next((id_ for id_ in job.needs if not self._needed[id_].good), None)
+        if job.condition == _PLAIN:
+            return "" if bad is None else f"skipped: {bad} {self._fate(bad)}"
+        holds = self._condition(job).holds(
+            success=bad is None,
+            failure=any(self._needed[id_].failed for id_ in job.needs),
+            cancelled=bool(self._why.get(_key(job)) or self._why.get("")),
+        )
+        return "" if holds else f"skipped: {job.condition} does not hold"
+
+    def _fate(self, id_: str) -> str:
+        return "failed" if self._needed[id_].failed else "did not run"
+
+    def ended(self, job: Job, result: report.Result) -> None:
+        """Whoever waits for a job may go on."""
+        needed = self._needed.get(job.id)
+        if needed is None:
+            return
+        needed.good = result.ok or result.allowed
+        above = (self._needed[id_] for id_ in job.needs)
+        needed.failed = (result.bad and result.exit.reason != report.CANCELLED) or any(one.failed for one in above)
+        needed.ended.set()
 
 
 def _key(job: Job) -> str:

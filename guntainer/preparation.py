@@ -77,6 +77,12 @@ class Preparation:
                     raise
         return entry.rootfs
 
+    def forget_failure(self, job: Job) -> None:
+        """A rootfs that could not be had is tried again when a job asks for it the next time."""
+        entry = self._entries.get((job.rootfs, job.cache))
+        if entry is not None and entry.error is not None:
+            del self._entries[job.rootfs, job.cache]
+
     async def _open(self, source: Source, *, cache: bool) -> Rootfs:
         opening.check(source)
         own = opening.folder_of(source, self._store.path)

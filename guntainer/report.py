@@ -78,6 +78,30 @@ def cancelled(message: str) -> Exit:
     return Exit(reason=CANCELLED, code=errors.INTERRUPTED, message=message)
 
 
+def skipped(message: str) -> Exit:
+    return Exit(reason=SKIPPED, code=0, message=message)
+
+
+class Attempt(Value):
+    """One try of a job that was run again after it."""
+
+    exit: Exit
+    started_at: float = 0.0
+    """Seconds since the epoch."""
+    wall_ns: int = 0
+    stdout: str | None = None
+    """As those of a Result."""
+    stderr: str | None = None
+
+
+class Artifact(Value):
+    """A file that was taken out of a container."""
+
+    path: str
+    """Relative to the job's folder of artifacts."""
+    size_bytes: int
+
+
 class Result(Value):
     """What came of one job. Times are durations of a monotonic clock, in nanoseconds."""
 
@@ -88,12 +112,20 @@ class Result(Value):
     matrix: tuple[tuple[str, str], ...] = ()
     started_at: float = 0.0
     """Seconds since the epoch, for people and reports; durations never come from it."""
+    begin_ns: int = 0
+    """When its turn came, since the batch began; then come waiting, preparing, the queue and the run, one after the other."""
+    wait_ns: int = 0
+    """Until the jobs that it needs had ended."""
     prepare_ns: int = 0
     """Waiting for the rootfs: unpacking, or another one's unpacking."""
     queue_ns: int = 0
     """Ready, and waiting for a slot."""
     wall_ns: int = 0
     """From the launch until the container was gone."""
+    launch_ns: int = 0
+    """The first part of that: until its command was executed."""
+    slot: int = -1
+    """Which of the slots it ran in, from 0; -1: it did not run."""
     cpu_user_ns: int = 0
     cpu_system_ns: int = 0
     max_rss_bytes: int = 0
@@ -118,17 +150,38 @@ class Result(Value):
     stderr: str | None = None
     notes: tuple[str, ...] = ()
     """What went otherwise than asked for, one sentence each."""
+    needs: tuple[str, ...] = ()
+    """Ids of the jobs that had to end first."""
+    allow_failure: bool = False
+    attempts: tuple[Attempt, ...] = ()
+    """The earlier ones, which failed."""
+    artifacts: tuple[Artifact, ...] = ()
 
     @property
     def ok(self) -> bool:
         return self.exit.ok
 
     @property
+    def allowed(self) -> bool:
+        """It failed, and may."""
+        return self.allow_failure and not self.ok and self.exit.reason not in (CANCELLED, SKIPPED)
+
+    @property
+    def bad(self) -> bool:
+        """It counts against the batch: neither good nor allowed to fail, nor skipped, for which something else is the reason."""
+        return not self.ok and not self.allowed and self.exit.reason != SKIPPED
+
+    @property
     def outcome(self) -> str:
-        """ok, failed, timeout, oom, pids-limit, error, cancelled or skipped: the word in the table."""
+        """ok, flaky, failed, timeout, oom, pids-limit, error, cancelled or skipped: the word in the table."""
         if self.exit.ok:
-            return "ok"
+            return "flaky" if self.attempts else "ok"
         return {EXIT: "failed", SIGNAL: "failed", SETUP: "error"}.get(self.exit.reason, self.exit.reason)
+
+    @property
+    def verdict(self) -> str:
+        """The outcome for people: `failed (allowed)` where that is so."""
+        return f"{self.outcome} (allowed)" if self.allowed else self.outcome
 
 
 class Report(Value):
@@ -138,12 +191,22 @@ class Report(Value):
     wall_ns: int = 0
     interrupted: int | None = None
     """The signal that ended the batch early, if one did."""
+    name: str = ""
+    """The job file's `name`."""
+    file: str = ""
+    """The job file, as the user called it."""
+    started_at: float = 0.0
+    """Seconds since the epoch."""
+    parallel: int = 0
+    """How many slots there were."""
+    facts: tuple[tuple[str, str], ...] = ()
+    """What it ran on: (`kernel`, `6.18.5`), …"""
 
     @property
     def first_failure(self) -> Result | None:
-        """The first job that failed by itself; one that was merely cancelled or skipped counts only where there is no other."""
-        bad = [r for r in self.results if not r.ok]
-        own = [r for r in bad if r.exit.reason not in (CANCELLED, SKIPPED)]
+        """The first job that failed by itself; one that was merely cancelled counts only where there is no other."""
+        bad = [r for r in self.results if r.bad]
+        own = [r for r in bad if r.exit.reason != CANCELLED]
         return (own or bad or [None])[0]  # type: ignore[list-item]
 
     @property
@@ -151,8 +214,9 @@ class Report(Value):
         """0 all good, 1 a job failed, 125 no job could be run, 128+N ended by signal N."""
         if self.interrupted is not None:
             return errors.SIGNAL_BASE + self.interrupted
-        if all(r.ok for r in self.results):
+        if not any(r.bad for r in self.results):
             return 0
-        if all(r.exit.reason == SETUP and r.exit.code == errors.OWN_FAILURE for r in self.results):
+        tried = [r.exit for r in self.results if r.exit.reason != SKIPPED]
+        if all(exit_.reason == SETUP and exit_.code == errors.OWN_FAILURE for exit_ in tried):
             return errors.OWN_FAILURE
         return errors.FAILED

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _BAD = dict.fromkeys(("failed", "error", "timeout", "oom", "pids-limit"), "31")
-_COLOURS = {"ok": "32", **_BAD, "cancelled": "33", "skipped": "33"}
+_COLOURS = {"ok": "32", "flaky": "33", **_BAD, "cancelled": "33", "skipped": "33"}
 _WITH_CODE = (report.EXIT, report.SIGNAL, report.TIMEOUT, report.OOM, report.PIDS)
 JSON_VERSION = 1
 _SHORT = 72  # characters
@@ -68,14 +68,14 @@ def table(a_report: report.Report, *, colour: bool, told: Iterable[str] = ()) ->
         why = "" if result.exit.reason == report.EXIT else result.exit.describe()
         said = visible(shortened(why) if why in seen else why)
         seen.add(why)
-        rows.append((visible(result.id), result.outcome, code, duration(result.wall_ns), said))
+        rows.append((visible(result.id), result.verdict, code, duration(result.wall_ns), said))
     widths = [max(width_of(row[column]) for row in rows) for column in range(4)]
     lines = []
     for number, row in enumerate(rows):
         cells = [cell + " " * (width - width_of(cell)) for cell, width in zip(row[:2], widths[:2], strict=True)]
         cells += [" " * (width - width_of(cell)) + cell for cell, width in zip(row[2:4], widths[2:], strict=True)]
         if colour and number:
-            cells[1] = f"\x1b[{_COLOURS.get(row[1], '0')}m{cells[1]}\x1b[0m"
+            cells[1] = f"\x1b[{_COLOURS.get(row[1].partition(' ')[0], '0')}m{cells[1]}\x1b[0m"
         lines.append("  ".join([*cells, row[4]]).rstrip())
     return "\n".join([*lines, summary(a_report)]) + "\n"
 
@@ -84,8 +84,9 @@ def summary(a_report: report.Report) -> str:
     """`9 jobs: 7 ok, 1 failed, 1 timeout in 3.2 s`"""
     counts: dict[str, int] = {}
     for result in a_report.results:
-        counts[result.outcome] = counts.get(result.outcome, 0) + 1
-    parts = ", ".join(f"{counts[name]} {name}" for name in _COLOURS if name in counts)
+        counts[result.verdict] = counts.get(result.verdict, 0) + 1
+    words = [word for name in _COLOURS for word in (name, f"{name} (allowed)")]
+    parts = ", ".join(f"{counts[word]} {word}" for word in words if word in counts)
     total = len(a_report.results)
     return f"{total} job{'' if total == 1 else 's'}: {parts or 'nothing to do'} in {duration(a_report.wall_ns)}"
 
@@ -107,9 +108,13 @@ def json_object(result: report.Result) -> dict[str, Any]:
         "message": exit_.message,
         "probe": exit_.error.probe if exit_.error else "",
         "started_at": result.started_at,
+        "begin_ns": result.begin_ns,
+        "wait_ns": result.wait_ns,
         "prepare_ns": result.prepare_ns,
         "queue_ns": result.queue_ns,
         "wall_ns": result.wall_ns,
+        "launch_ns": result.launch_ns,
+        "slot": result.slot,
         "cpu_user_ns": result.cpu_user_ns,
         "cpu_system_ns": result.cpu_system_ns,
         "max_rss_bytes": result.max_rss_bytes,
@@ -122,6 +127,22 @@ def json_object(result: report.Result) -> dict[str, Any]:
         "userns": result.userns,
         "scratch": result.scratch,
         "notes": list(result.notes),
+        "needs": list(result.needs),
+        "allow_failure": result.allow_failure,
+        "attempts": [_attempt(one) for one in result.attempts],
+        "artifacts": [{"path": one.path, "size_bytes": one.size_bytes} for one in result.artifacts],
+    }
+
+
+def _attempt(attempt: report.Attempt) -> dict[str, Any]:
+    exit_ = attempt.exit
+    return {
+        "reason": exit_.reason,
+        "code": exit_.code,
+        "signal": exit_.signal,
+        "message": exit_.message,
+        "started_at": attempt.started_at,
+        "wall_ns": attempt.wall_ns,
     }
 
 

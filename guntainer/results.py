@@ -60,6 +60,19 @@ class Results:
             os.makedirs(folder, exist_ok=True)
         return folder
 
+    def put_aside(self, job_id: str, attempt: int, stdout: str, stderr: str) -> tuple[str, str]:
+        """The logs of an attempt, counted from 1, that is not the last one: where they are from now on."""
+        if self._folder is None or not stdout:
+            return stdout, stderr
+        folder = f"{self._folder_of(job_id)}/attempt-{attempt}"
+        try:
+            os.makedirs(folder, exist_ok=True)
+            for path in (stdout, stderr):
+                os.replace(path, f"{folder}/{os.path.basename(path)}")
+        except OSError as error:
+            self._note(f"results can not be written: {errors.describe_oserror(error)}")
+        return f"{folder}/stdout", f"{folder}/stderr"
+
     def shown(self, result: Result) -> Result:
         """The watcher has been told: without a log that nobody needs any more.
 

@@ -3,8 +3,8 @@
     async with Supervisor(parallel=4) as supervisor:
         report = await supervisor.run(jobs)
 
-A job waits for its rootfs (unpacked once for all that name it), then for a slot, then runs. It can be stopped at any of
-these points; whatever happens, it ends as a Result.
+A job waits for those that it needs, for its rootfs (unpacked once for all that name it), then for a slot, then runs, and
+perhaps once more. It can be stopped at any of these points; whatever happens, it ends as a Result.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import time
 
 import anyio
 
-from guntainer import assembly, descriptors, errors, idmap, opening, planner, report
-from guntainer.container import Container, Outcome
+from guntainer import assembly, descriptors, errors, idmap, opening, report
+from guntainer.container import Outcome
+from guntainer.containers import Containers
 from guntainer.group import Group
 from guntainer.jobs.model import NO_LIMITS
 from guntainer.launcher.client import Launcher
@@ -23,14 +24,14 @@ from guntainer.offloading import in_thread
 from guntainer.preparation import Preparation
 from guntainer.results import Results
 from guntainer.runfolder import RunFolder, remove_stale
-from guntainer.stdio import Stdio
+from guntainer.slots import Slots
 from guntainer.store.lookup import open_store
-from guntainer.timing import AlreadyCancelled, Timing
+from guntainer.timing import Timing
 from guntainer.watcher import Watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Mapping
     from typing import Self
 
     from anyio.streams.memory import MemoryObjectSendStream
@@ -38,13 +39,11 @@ if TYPE_CHECKING:
     from guntainer.idmap import Ids
     from guntainer.jobs.model import Job, Limits
     from guntainer.launcher.spawn import Zygote
-    from guntainer.rootfs import Rootfs
     from guntainer.store.headstart import HeadStart
 
 _FDS_PER_JOB = 8  # pidfd, two pipes, two logs, stdin, and what a launch needs meanwhile
 _FDS_OWN = 64
-_TAKEN_BACK_S = 1.0  # the kernel counts a namespace for a while after its last process has ended
-_LOOK_AGAIN_S = 0.01
+_LONGEST_BACKOFF_S = 3600.0
 
 
 class Supervisor:
@@ -58,6 +57,7 @@ class Supervisor:
         watcher: is told what happens.
         fail_fast: the first failure cancels everything else.
         require_full: refuse lower rungs of the isolation ladder.
+        expected: how long jobs took before, in ns, by id: those that take long are run first.
         userns: "range": archives keep their owners, by the caller's sub-ids; "single": the caller's own id alone; "auto":
             a range where the host has one.
         ids: what has come of that, where it was opened before; whoever gives it closes it.
@@ -74,6 +74,7 @@ class Supervisor:
         watcher: Watcher | None = None,
         fail_fast: bool = False,
         require_full: bool = False,
+        expected: Mapping[str, int] | None = None,
         userns: str = "auto",
         ids: Ids | None = None,
         zygote: Zygote | None = None,
@@ -82,7 +83,7 @@ class Supervisor:
         self._parallel = parallel or len(os.sched_getaffinity(0))
         self._watcher = watcher or Watcher()
         self._fail_fast = fail_fast
-        self._require_full = require_full
+        self._expected = expected
         self._own_ids = ids is None
         self._ids = idmap.open_ids(userns) if ids is None else ids
         self._store = open_store(store, self._ids)
@@ -91,25 +92,21 @@ class Supervisor:
         self._preparation = Preparation(self._store, self._run_folder, self._watcher.progress, head_start, self._note)
         self._ground = assembly.Ground(self._store.path, self._run_folder, self._ids)
         self._granting = anyio.Lock()
-        self._live: set[Container] = set()
-        self._ended: anyio.Event | None = None
-        """Set when the next container ends, where a job waits for that."""
-        self._ended_at = 0.0
         self._groups: set[Group] = set()
         self._stopped_by: int | None = None
-        self._isolation = planner.FULL
-        self._copied: set[str] = set()
-        """Kinds of scratch on which overlayfs is refused."""
         self._told: set[str] = set()
         self._results = Results(results, self._run_folder, self._note)
+        self._containers = Containers(
+            self._ground, self._launcher, self._watcher, self._results, self._note, require_full=require_full
+        )
 
     def __repr__(self) -> str:
-        return f"Supervisor(parallel={self._parallel}, alive={len(self._live)}, {self._launcher.statistics()})"
+        return f"Supervisor(parallel={self._parallel}, alive={len(self._containers)}, {self._launcher.statistics()})"
 
     async def __aenter__(self) -> Self:
         remove_stale()
         self._store.tidy()
-        self._slots = anyio.CapacityLimiter(self._affordable())
+        self._slots = Slots(self._affordable())
         await self._launcher.__aenter__()
         self._tasks = await anyio.create_task_group().__aenter__()
         return self
@@ -146,32 +143,35 @@ class Supervisor:
             )
         return able
 
-    async def run(self, jobs: Iterable[Job]) -> report.Report:
+    async def run(self, jobs: Iterable[Job], *, timeout_s: float | None = None) -> report.Report:
         """Run all jobs and return their results in the jobs' order.
 
+        Args:
+            timeout_s: what has not ended by then is cancelled.
+
         Raises:
-            ValueError: two jobs have the same id.
+            ValueError: two jobs have the same id, or they need each other.
         """
-        started_ns = time.monotonic_ns()
+        started_ns, started_at = time.monotonic_ns(), time.time()
         jobs = tuple(jobs)
-        results = {result.id: result async for result in self.stream(jobs)}
+        results = {result.id: result async for result in self.stream(jobs, timeout_s=timeout_s)}
         return report.Report(
             results=tuple(results[job.id] for job in jobs if job.id in results),
+            started_at=started_at,
             wall_ns=time.monotonic_ns() - started_ns,
             interrupted=self._stopped_by,
+            parallel=self._slots.total,
         )
 
-    async def stream(self, jobs: Iterable[Job]) -> AsyncIterator[report.Result]:
+    async def stream(self, jobs: Iterable[Job], *, timeout_s: float | None = None) -> AsyncIterator[report.Result]:
         """Run all jobs and yield each Result as its job ends; one that is left early stops the rest.
 
         Raises:
-            ValueError: two jobs have the same id.
+            ValueError: as `run`.
         """
-        group = Group(tuple(jobs))
-        if len({job.id for job in group.jobs}) < len(group.jobs):
-            raise ValueError("two jobs have the same id")
+        group = Group(tuple(jobs), self._expected)
         send, receive = anyio.create_memory_object_stream[report.Result](len(group.jobs) + 1)
-        self._tasks.start_soon(self._run_group, group, send)
+        self._tasks.start_soon(self._run_group, group, send, timeout_s)
         try:
             async with receive:
                 async for result in receive:
@@ -179,62 +179,93 @@ class Supervisor:
         finally:
             group.scope.cancel()
 
-    async def _run_group(self, group: Group, send: MemoryObjectSendStream[report.Result]) -> None:
+    async def _run_group(
+        self, group: Group, send: MemoryObjectSendStream[report.Result], timeout_s: float | None
+    ) -> None:
         self._groups.add(group)
         try:
             async with send:
                 with group.scope:
                     if self._stopped_by is not None:
-                        group.scope.cancel()
+                        group.cancel(self._stopped())
                     async with anyio.create_task_group() as tasks:
-                        for job in group.jobs:
+                        for job in group.ranked():
                             tasks.start_soon(self._job, job, group, send)
+                        if timeout_s is not None:
+                            tasks.start_soon(_end_late, group, timeout_s)
         finally:
             self._groups.discard(group)
 
     def stop(self, signal: int) -> None:
-        """No new jobs; running ones are asked, waited for and killed, in that order. The second time: killed at once."""
+        """No new jobs; running ones are asked, waited for and killed, in that order. The second time: killed at once.
+
+        Jobs that run whatever happens (`always()`, teardown) still do; the second time they do not either.
+        """
         if self._stopped_by is None:
             self._stopped_by = signal
             for group in self._groups:
-                group.scope.cancel()
+                group.cancel(self._stopped())
         else:
-            for container in self._live:
-                container.kill()
+            for group in self._groups:
+                group.scope.cancel()
+            self._containers.kill()
+
+    def _stopped(self) -> str:
+        return f"cancelled by {report.signal_name(self._stopped_by or 0)}"
 
     async def _job(self, job: Job, group: Group, send: MemoryObjectSendStream[report.Result]) -> None:
-        timing = Timing()
+        timing = Timing(group.started_ns)
         with group.scope_of(job):
             try:
-                outcome = await self._stages(job, group, timing)
+                outcome = await self._tried(job, group, timing)
             except anyio.get_cancelled_exc_class():
-                outcome = Outcome(exit=report.cancelled(self._reason(job, group)))
+                why = group.why(job) or (self._stopped() if self._stopped_by is not None else "cancelled")
                 with anyio.CancelScope(shield=True):
-                    await self._finished(job, outcome, timing, send)
+                    await self._finished(job, group, Outcome(exit=report.cancelled(why)), timing, send)
                 raise
-            except errors.GuntainerError as error:
-                outcome = Outcome(exit=report.setup_failed(error))
-            except OSError as error:
-                failure = errors.HostError(errors.describe_oserror(error))
-                outcome = Outcome(exit=report.setup_failed(failure))
-            except Exception as error:
-                # a mistake of ours or of a watcher's: it costs this job, not the others
-                failure = errors.HostError(f"internal error: {type(error).__name__}: {error}")
-                outcome = Outcome(exit=report.setup_failed(failure))
             group.leave(job)
             with anyio.CancelScope(shield=True):
-                await self._finished(job, outcome, timing, send)
-            if not outcome.exit.ok:
+                result = await self._finished(job, group, outcome, timing, send)
+            if result.bad:
                 group.failed(job, everything=self._fail_fast)
 
-    def _reason(self, job: Job, group: Group) -> str:
-        if self._stopped_by is not None:
-            return f"cancelled by {report.signal_name(self._stopped_by)}"
-        return group.why(job) or "cancelled"
+    async def _tried(self, job: Job, group: Group, timing: Timing) -> Outcome:
+        """All attempts at a job; what the last one came to."""
+        if group.waits(job):
+            self._watcher.waiting(job)
+        why = group.why(job)
+        if why:
+            return Outcome(exit=report.cancelled(why))
+        why = await group.wait(job)
+        if why:
+            return Outcome(exit=report.skipped(why))
+        while True:
+            timing.waited()
+            outcome = await self._attempt(job, group, timing)
+            attempt = len(timing.attempts) + 1
+            if outcome.exit.ok or attempt >= job.retry.attempts or _kind_of(outcome.exit) not in job.retry.on:
+                return outcome
+            wait_s = min(job.retry.backoff_s * 2 ** (attempt - 1), _LONGEST_BACKOFF_S)
+            self._watcher.retrying(job, attempt, outcome.exit, wait_s)
+            timing.again(outcome.exit, *self._results.put_aside(job.id, attempt, timing.stdout, timing.stderr))
+            self._preparation.forget_failure(job)
+            await anyio.sleep(wait_s)
+
+    async def _attempt(self, job: Job, group: Group, timing: Timing) -> Outcome:
+        try:
+            return await self._stages(job, group, timing)
+        except errors.GuntainerError as error:
+            return Outcome(exit=report.setup_failed(error))
+        except OSError as error:
+            failure = errors.HostError(errors.describe_oserror(error))
+            return Outcome(exit=report.setup_failed(failure))
+        except Exception as error:
+            # a mistake of ours or of a watcher's: it costs this job, not the others
+            failure = errors.HostError(f"internal error: {type(error).__name__}: {error}")
+            return Outcome(exit=report.setup_failed(failure))
 
     async def _stages(self, job: Job, group: Group, timing: Timing) -> Outcome:
-        if group.why(job):
-            raise AlreadyCancelled(group.why(job))
+        self._watcher.preparing(job)
         opening.check_sources(job)
         if job.network == "private" or job.ports:
             from guntainer.network import tools
@@ -244,12 +275,13 @@ class Supervisor:
             await self._grant(job.limits)
         rootfs = await self._preparation.rootfs(job)
         timing.prepared_ns = time.monotonic_ns()
+        rank = group.rank(job)
         limiter = group.limiter(job)
         if limiter is None:
-            async with self._slots:
-                return await self._run(job, rootfs, timing)
-        async with limiter, self._slots:
-            return await self._run(job, rootfs, timing)
+            async with self._slots.take(rank) as timing.slot:
+                return await self._containers.run(job, rootfs, timing)
+        async with limiter.take(rank), self._slots.take(rank) as timing.slot:
+            return await self._containers.run(job, rootfs, timing)
 
     async def _grant(self, limits: Limits) -> None:
         """Find out what of a job's limits can be had, before anything of it is begun.
@@ -265,90 +297,35 @@ class Supervisor:
             if self._ground.limiter.known(limits) is None:
                 await in_thread(self._ground.limiter.grant, limits)
 
-    async def _run(self, job: Job, rootfs: Rootfs, timing: Timing) -> Outcome:
-        timing.started_at = time.time()
-        timing.launched_ns = time.monotonic_ns()
-        timing.stdout, timing.stderr = self._results.logs(job.id)
-        self._watcher.started(job)
-        while True:
-            container = Container(
-                rootfs.job(job),
-                rootfs,
-                self._ground,
-                self._launcher,
-                lambda: self._stdio(job, timing),
-                lambda text: self._note(f"{job.id}: {text}"),
-            )
-            try:
-                outcome = await self._lived(job, container)
-            except errors.Exhausted as error:
-                await self._room(error)
-                continue
-            finally:
-                timing.ended_ns = time.monotonic_ns()
-            self._note_rung(job, outcome)
-            return outcome
-
-    async def _lived(self, job: Job, container: Container) -> Outcome:
-        self._live.add(container)
-        try:
-            copy = job.scratch.kind in self._copied
-            outcome = await container.run(self._isolation, copy=copy, require_full=self._require_full)
-            self._ended_at = time.monotonic()
-            return outcome
-        finally:
-            self._live.discard(container)
-            if self._ended is not None:
-                self._ended.set()
-                self._ended = None
-
-    async def _room(self, error: errors.Exhausted) -> None:
-        """Wait until one of the other containers has ended, which makes room for one more.
-
-        Raises:
-            Exhausted: there is no other one.
-        """
-        if not self._live:
-            if time.monotonic() - self._ended_at > _TAKEN_BACK_S:
-                raise error
-            await anyio.sleep(_LOOK_AGAIN_S)
-            return
-        self._note(f"{error.message}: jobs wait until others have ended; {error.hint}")
-        if self._ended is None:
-            self._ended = anyio.Event()
-        await self._ended.wait()
-
-    def _stdio(self, job: Job, timing: Timing) -> Stdio:
-        watcher = self._watcher
-
-        async def sink(stream: str, data: bytes) -> None:
-            await watcher.output(job, stream, data)
-
-        return Stdio(job.stdin, timing.stdout, timing.stderr, sink if watcher.live else None)
-
     def _note(self, text: str) -> None:
         """What goes otherwise than asked for is said once, however many jobs it happens to."""
         if text not in self._told:
             self._told.add(text)
             self._watcher.note(text)
 
-    def _note_rung(self, job: Job, outcome: Outcome) -> None:
-        """What one job found the host to refuse holds for all: it is not tried again."""
-        if not outcome.exit.error:
-            for note in outcome.notes:
-                self._note(note)
-        if outcome.scratch:
-            self._isolation = outcome.isolation
-        if outcome.scratch.endswith("copy"):
-            self._copied.add(job.scratch.kind)
-
     async def _finished(
-        self, job: Job, outcome: Outcome, timing: Timing, send: MemoryObjectSendStream[report.Result]
-    ) -> None:
+        self, job: Job, group: Group, outcome: Outcome, timing: Timing, send: MemoryObjectSendStream[report.Result]
+    ) -> report.Result:
         result = timing.result(job, outcome)
         self._results.write(result)
         await self._watcher.finished(result)
+        group.ended(job, result)
         try:
             send.send_nowait(self._results.shown(result))
         except anyio.BrokenResourceError:
             pass  # nobody listens any more
+        return result
+
+
+async def _end_late(group: Group, timeout_s: float) -> None:
+    """The time for all of them together."""
+    await anyio.sleep(timeout_s)
+    group.cancel(f"cancelled: the whole batch may take {timeout_s:g} s")
+
+
+_KINDS = {report.PIDS: report.EXIT}
+
+
+def _kind_of(exit_: report.Exit) -> str:
+    """The word of `retry.on` for an exit."""
+    return _KINDS.get(exit_.reason, exit_.reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from guntainer import errors, report
+from guntainer import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,37 +12,63 @@ if TYPE_CHECKING:
     from guntainer.jobs.model import Job
 
 
-class AlreadyCancelled(errors.GuntainerError):
-    """Its matrix had failed before this job was started."""
-
-
 class Timing:
-    """When a job reached each of its stages."""
+    """When a job reached each of its stages, and what its earlier attempts have come to.
 
-    def __init__(self) -> None:
-        self.queued_ns = time.monotonic_ns()
+    Args:
+        batch_ns: when the batch began.
+    """
+
+    def __init__(self, batch_ns: int = 0) -> None:
+        self._batch_ns = batch_ns
+        self.begun_ns = self.queued_ns = time.monotonic_ns()
+        self.attempts: list[report.Attempt] = []
+        self._clear()
+
+    def _clear(self) -> None:
         self.prepared_ns = 0
         self.launched_ns = 0
+        self.running_ns = 0
         self.ended_ns = 0
         self.started_at = 0.0
+        self.slot = -1
         self.stdout = ""
         self.stderr = ""
 
+    def waited(self) -> None:
+        """What it needs has ended, or the next attempt begins."""
+        self.queued_ns = time.monotonic_ns()
+
+    def again(self, exit_: report.Exit, stdout: str, stderr: str) -> None:
+        """The attempt has failed, and is not the last one: its logs lie elsewhere now."""
+        self.attempts.append(
+            report.Attempt(
+                exit=exit_,
+                started_at=self.started_at,
+                wall_ns=max(0, self.ended_ns - self.launched_ns) if self.ended_ns else 0,
+                stdout=stdout or None,
+                stderr=stderr if stderr != stdout else None,
+            )
+        )
+        self._clear()
+        self.begun_ns = time.monotonic_ns()
+
     def result(self, job: Job, outcome: Outcome) -> report.Result:
-        exit_ = outcome.exit
-        if isinstance(exit_.error, AlreadyCancelled):
-            exit_ = report.cancelled(exit_.error.message)
         usage, used = outcome.usage, outcome.used
         result = report.Result(
             id=job.id,
             key=job.key or job.id,
-            exit=exit_,
+            exit=outcome.exit,
             rootfs=job.rootfs.name or job.rootfs.location,
             matrix=job.matrix,
             started_at=self.started_at,
+            begin_ns=max(0, self.begun_ns - self._batch_ns) if self._batch_ns else 0,
+            wait_ns=self.queued_ns - self.begun_ns,
             prepare_ns=max(0, (self.prepared_ns or self.queued_ns) - self.queued_ns),
             queue_ns=max(0, self.launched_ns - self.prepared_ns) if self.launched_ns else 0,
             wall_ns=max(0, self.ended_ns - self.launched_ns) if self.ended_ns else 0,
+            launch_ns=max(0, self.running_ns - self.launched_ns) if self.running_ns else 0,
+            slot=self.slot,
             cpu_user_ns=int(usage.ru_utime * 1e9) if usage else 0,
             cpu_system_ns=int(usage.ru_stime * 1e9) if usage else 0,
             max_rss_bytes=usage.ru_maxrss * 1024 if usage else 0,
@@ -52,6 +78,9 @@ class Timing:
             stdout=self.stdout or None,
             stderr=self.stderr if self.stderr != self.stdout else None,
             notes=outcome.notes,
+            needs=job.needs,
+            allow_failure=job.allow_failure,
+            attempts=tuple(self.attempts),
         )
         if used is None:
             return result

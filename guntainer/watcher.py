@@ -5,7 +5,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from guntainer.jobs.model import Job
-    from guntainer.report import Result
+    from guntainer.report import Exit, Result
 
 
 class Watcher:
@@ -14,8 +14,17 @@ class Watcher:
     live = False
     """True: output is shown while it comes, so it takes a pipe and a pump; False: the log is the container's own stdout."""
 
+    def waiting(self, job: Job) -> None:
+        """The job waits for others that it needs."""
+
+    def preparing(self, job: Job) -> None:
+        """The job waits for its rootfs, and then for a slot."""
+
     def started(self, job: Job) -> None:
         """The job's container is being launched."""
+
+    def retrying(self, job: Job, attempt: int, exit_: Exit, wait_s: float) -> None:
+        """An attempt, counted from 1, has failed; the next one comes after a while."""
 
     async def output(self, job: Job, stream: str, data: bytes) -> None:
         """Bytes of the job's "stdout" or "stderr", as they came."""

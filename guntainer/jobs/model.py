@@ -145,6 +145,76 @@ class Limits(Value):
 NO_LIMITS = Limits()
 
 
+RETRY_ON = ("setup", "timeout", "oom", "signal", "exit")
+"""How a job may end that is worth another try: `signal` and `exit` by itself, `setup` before its command ran."""
+STAGES = ("", "setup", "teardown")
+NO_FILES = ("warn", "error", "ignore")
+WORKSPACES = ("copy", "mount", "read-only")
+
+
+class Retry(Value):
+    """When a job that failed is run again."""
+
+    attempts: int = 1
+    """How often in all, the first time included."""
+    backoff_s: float = 0.0
+    """Before the second attempt; twice as long before each one after it."""
+    on: tuple[str, ...] = RETRY_ON
+
+
+class Artifacts(Value):
+    """Files of a container that outlive it."""
+
+    paths: tuple[str, ...]
+    """Patterns: seen from the working directory where they are not absolute; `**` is any number of folders."""
+    if_none: str = "warn"
+    """One of NO_FILES: what a job is that has none of them."""
+    most_bytes: int = 1 << 30
+    """Of all of them together; what does not fit is left out, and named."""
+
+
+class Workspace(Value):
+    """A folder of the host's for a job to work in."""
+
+    source: str
+    """Absolute host path."""
+    target: str = "/workspace"
+    mode: str = "copy"
+    """One of WORKSPACES. "copy": the job's own, gone with it. "mount": the host's own folder."""
+
+
+class CacheFolder(Value):
+    """A folder that is kept between runs, and shared by all jobs that name its key."""
+
+    key: str
+    target: str
+    """Absolute path inside the rootfs."""
+
+
+class Secret(Value):
+    """A text that no output shows."""
+
+    name: str
+    """Of the variable that the job gets it as."""
+    variable: str = ""
+    """The caller's variable that holds it; else it is in `file`."""
+    file: str = ""
+    """Absolute host path; one line break at its end is not part of it."""
+
+
+class Service(Value):
+    """A container that lives as long as the jobs that need it, in the network of each of them."""
+
+    name: str
+    job: Job
+    """What it runs; it ends when it is stopped."""
+    ready: tuple[str, ...] = ()
+    """A command in the service's container that succeeds when it is ready; () with `ready_port` None: when it runs."""
+    ready_port: int | None = None
+    """A TCP port that it listens on when it is ready."""
+    ready_timeout_s: float = 60.0
+
+
 class Job(Value):
     """One container to run."""
 
@@ -205,6 +275,22 @@ class Job(Value):
     """A failure of this job cancels the other jobs with the same key."""
     max_parallel: int | None = None
     """At most so many jobs with the same key at once."""
+    needs: tuple[str, ...] = ()
+    """Ids of the jobs that have to end first."""
+    condition: str = "success()"
+    """Whether it runs then: see `jobs.conditions`."""
+    stage: str = ""
+    """One of STAGES. "setup": before all others. "teardown": after all others, however those ended."""
+    allow_failure: bool = False
+    """Its failure is shown, and counts for nothing."""
+    retry: Retry = Retry()
+    priority: int = 0
+    """Of those that are ready, the job with the highest one runs first."""
+    services: tuple[Service, ...] = ()
+    workspace: Workspace | None = None
+    artifacts: Artifacts | None = None
+    cache_folders: tuple[CacheFolder, ...] = ()
+    secrets: tuple[Secret, ...] = ()
 
     @property
     def asks_with(self) -> int:

@@ -1,0 +1,140 @@
+"""The containers of one supervisor that are alive: launched, on the rung that the host allows, when there is room for one more."""
+
+from __future__ import annotations
+
+import time
+
+import anyio
+
+from guntainer import errors, planner
+from guntainer.container import Container, Outcome
+from guntainer.stdio import Stdio
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from guntainer.assembly import Ground
+    from guntainer.jobs.model import Job
+    from guntainer.launcher.client import Launcher
+    from guntainer.results import Results
+    from guntainer.rootfs import Rootfs
+    from guntainer.timing import Timing
+    from guntainer.watcher import Watcher
+
+_TAKEN_BACK_S = 1.0  # the kernel counts a namespace for a while after its last process has ended
+_LOOK_AGAIN_S = 0.01
+
+
+class Containers:
+    """Those that live now.
+
+    Args:
+        note: told of what goes otherwise than asked for.
+        require_full: refuse lower rungs of the isolation ladder.
+    """
+
+    def __init__(
+        self,
+        ground: Ground,
+        launcher: Launcher,
+        watcher: Watcher,
+        results: Results,
+        note: Callable[[str], None],
+        *,
+        require_full: bool,
+    ) -> None:
+        self._ground = ground
+        self._launcher = launcher
+        self._watcher = watcher
+        self._results = results
+        self._note = note
+        self._require_full = require_full
+        self._live: set[Container] = set()
+        self._ended: anyio.Event | None = None
+        """Set when the next container ends, where a job waits for that."""
+        self._ended_at = 0.0
+        self._isolation = planner.FULL
+        self._copied: set[str] = set()
+        """Kinds of scratch on which overlayfs is refused."""
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def kill(self) -> None:
+        """Kill all, whatever they are doing."""
+        for container in self._live:
+            container.kill()
+
+    async def run(self, job: Job, rootfs: Rootfs, timing: Timing) -> Outcome:
+        """Run a job's command to its end; waits where there is no room for one more."""
+        timing.started_at = time.time()
+        timing.launched_ns = time.monotonic_ns()
+        timing.stdout, timing.stderr = self._results.logs(job.id)
+        self._watcher.started(job)
+        while True:
+            container = Container(
+                rootfs.job(job),
+                rootfs,
+                self._ground,
+                self._launcher,
+                lambda: self._stdio(job, timing),
+                lambda text: self._note(f"{job.id}: {text}"),
+            )
+            try:
+                outcome = await self._lived(job, container)
+            except errors.Exhausted as error:
+                await self._room(error)
+                continue
+            finally:
+                timing.running_ns = container.running_ns
+                timing.ended_ns = time.monotonic_ns()
+            self._note_rung(job, outcome)
+            return outcome
+
+    async def _lived(self, job: Job, container: Container) -> Outcome:
+        self._live.add(container)
+        try:
+            copy = job.scratch.kind in self._copied
+            outcome = await container.run(self._isolation, copy=copy, require_full=self._require_full)
+            self._ended_at = time.monotonic()
+            return outcome
+        finally:
+            self._live.discard(container)
+            if self._ended is not None:
+                self._ended.set()
+                self._ended = None
+
+    async def _room(self, error: errors.Exhausted) -> None:
+        """Wait until one of the other containers has ended, which makes room for one more.
+
+        Raises:
+            Exhausted: there is no other one.
+        """
+        if not self._live:
+            if time.monotonic() - self._ended_at > _TAKEN_BACK_S:
+                raise error
+            await anyio.sleep(_LOOK_AGAIN_S)
+            return
+        self._note(f"{error.message}: jobs wait until others have ended; {error.hint}")
+        if self._ended is None:
+            self._ended = anyio.Event()
+        await self._ended.wait()
+
+    def _stdio(self, job: Job, timing: Timing) -> Stdio:
+        watcher = self._watcher
+
+        async def sink(stream: str, data: bytes) -> None:
+            await watcher.output(job, stream, data)
+
+        return Stdio(job.stdin, timing.stdout, timing.stderr, sink if watcher.live else None)
+
+    def _note_rung(self, job: Job, outcome: Outcome) -> None:
+        """What one job found the host to refuse holds for all: it is not tried again."""
+        if not outcome.exit.error:
+            for note in outcome.notes:
+                self._note(note)
+        if outcome.scratch:
+            self._isolation = outcome.isolation
+        if outcome.scratch.endswith("copy"):
+            self._copied.add(job.scratch.kind)
