@@ -42,6 +42,7 @@ class Group:
 
     Raises:
         ValueError: two jobs have one id, one needs what is not there, or they need each other.
+        UsageError: a condition has no meaning.
     """
 
     def __init__(self, jobs: tuple[Job, ...], expected: Mapping[str, int] | None = None) -> None:
@@ -59,6 +60,9 @@ class Group:
         self._scopes: dict[str, tuple[Job, anyio.CancelScope]] = {}
         self._why: dict[str, str] = {}
         self._conditions: dict[str, Condition] = {}
+        for job in jobs:
+            if job.condition != _PLAIN:
+                self._condition(job)
 
     def _check_needs(self) -> None:
         """Kahn's algorithm: what is left when those without needs are taken away again and again, needs itself."""
