@@ -71,6 +71,7 @@ STOREYS = [
         "handover",
         "waiting",
         "results",
+        "hostfacts",
         "container",
         "containers",
         "preparation",
