@@ -71,19 +71,24 @@ class Group:
         unknown = next((id_ for id_ in self._needed if id_ not in self._order), None)
         if unknown is not None:
             raise ValueError(f"a job needs {unknown!r}, which is not among the jobs")
-        left = {job.id: len(set(job.needs)) for job in self.jobs}
-        users: dict[str, list[str]] = {id_: [] for id_ in self._needed}
+        # jobs with the same needs share one tuple: thousands of jobs after thousands of others are no millions of steps
+        sharing: dict[int, list[str]] = {}
         for job in self.jobs:
-            for id_ in set(job.needs):
-                users[id_].append(job.id)
-        free = [id_ for id_, count in left.items() if not count]
+            sharing.setdefault(id(job.needs), []).append(job.id)
+        shared = {id(job.needs): frozenset(job.needs) for job in self.jobs}
+        left = {key: len(needs) for key, needs in shared.items()}
+        users: dict[str, list[int]] = {id_: [] for id_ in self._needed}
+        for key, needs in shared.items():
+            for id_ in needs:
+                users[id_].append(key)
+        free = [id_ for key, count in left.items() if not count for id_ in sharing[key]]
         for id_ in free:
-            for user in users.get(id_, ()):
-                left[user] -= 1
-                if not left[user]:
-                    free.append(user)
+            for key in users.get(id_, ()):
+                left[key] -= 1
+                if not left[key]:
+                    free += sharing[key]
         if len(free) < len(self.jobs):
-            stuck = next(id_ for id_, count in left.items() if count)
+            stuck = next(sharing[key][0] for key, count in left.items() if count)
             raise ValueError(f"the job {stuck!r} needs itself, by way of others")
 
     def ranked(self) -> list[Job]:
@@ -133,7 +138,7 @@ class Group:
         """Whether a job runs even where the batch is being ended: `always()`, `cancelled()`."""
         if job.condition == _PLAIN:
             return False
-        return not {"always", "cancelled"}.isdisjoint(self._condition(job).status_words)
+        return self._condition(job).survives
 
     def _condition(self, job: Job) -> Condition:
         found = self._conditions.get(job.condition)
@@ -171,7 +176,9 @@ class Group:
         needed = self._needed.get(job.id)
         if needed is None:
             return
-        needed.good = result.ok or result.allowed
+        # one cell that is left out by its own condition takes nobody with it
+        left_out = result.exit.reason == report.SKIPPED and job.condition != _PLAIN and self._condition(job).never
+        needed.good = result.ok or result.allowed or left_out
         above = (self._needed[id_] for id_ in job.needs)
         needed.failed = (result.bad and result.exit.reason != report.CANCELLED) or any(one.failed for one in above)
         needed.ended.set()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     "run": "run a command in a rootfs",
     "batch": "run the jobs of a job file, many at a time",
+    "init": "write a first job file from what is in a folder, or from a GitHub workflow",
+    "report": "make a batch's reports again from its results, and compare two batches",
     "build": "make an archive or an image by a Gunfile",
     "pull": "have images, URLs and archives in the store before they are needed",
     "inspect": "tell what a rootfs, an archive or an image is, without running it",
@@ -24,6 +26,7 @@ COMMANDS = {
     "pack": "make a small rootfs archive from programs of this machine",
     "unshare": "run a program of this machine as root over your sub-ids",
     "doctor": "try what this host allows, and say how to mend the rest",
+    "schema": "print the JSON Schema of a job file, for completion in editors",
     "completion": "print a shell completion script",
 }
 

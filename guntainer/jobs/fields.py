@@ -6,8 +6,8 @@ A reader takes a value as the file has it and returns what the Job wants, or rai
 from __future__ import annotations
 
 from guntainer import capabilities, errors
-from guntainer.jobs import limits, network, security, sources
-from guntainer.jobs.matrix import scalar_text
+from guntainer.jobs import limits, network, policy, security, sources, things
+from guntainer.jobs.matrix import has_expression, scalar_text
 from guntainer.jobs.model import EMULATIONS, PULLS, Mount, Port, Source
 from guntainer.jobs.parse import meaning
 from guntainer.jobs.problems import Given
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 
     Reader = Callable[[Given, Context], object]
 
-LATER = ("artifacts", "needs", "if", "retry", "allow-failure")
-"""Keys that the format has, and this version does not."""
 _SHELL = ("/bin/sh", "-e", "-c")
 
 
@@ -268,15 +266,39 @@ READERS: dict[str, Reader] = {
     "init": lambda given, _: flag(given),
     "read-only": lambda given, _: flag(given),
     "scratch": lambda given, _: parse_scratch(text(given)),
-    "cache": lambda given, _: flag(given),
+    "workspace": things.workspace,
+    "artifacts": things.artifacts,
+    "cache": things.cache,
+    "secrets": things.secrets,
+    "needs": policy.names("build"),
+    "if": policy.condition,
+    "stage": policy.stage,
+    "allow-failure": policy.allow_failure,
+    "retry": policy.retry,
+    "priority": policy.priority,
     "timeout": _timeout,
     "stop-signal": _signal,
     "stop-timeout": _duration,
     "fail-fast": lambda given, _: flag(given),
     "max-parallel": lambda given, _: count(given),
     "repeat": lambda given, _: count(given),
+    "services": lambda given, context: items(given, context, ' such as ["db"]', text),
 }
 """Every key with one value. `env` and `matrix` are read apart: one is merged by name, the other makes cells."""
 
-SHARED = ("fail-fast", "max-parallel")
+SHARED = ("fail-fast", "max-parallel", "stage")
 """Keys that all cells of a job have in common."""
+_UNFILLED = ("if",)
+"""Keys whose readers read expressions themselves."""
+OF_A_JOB = {
+    "matrix": "a matrix belongs to a job: [jobs.NAME.matrix]",
+    "needs": "what is needed belongs to a job: [jobs.NAME]",
+    "if": "a condition belongs to a job: [jobs.NAME]",
+    "stage": "a stage belongs to a job: [jobs.NAME]",
+}
+"""Keys that make no sense in [defaults], and what is said of them there."""
+
+
+def varies(key: str, given: Given) -> bool:
+    """Whether a value has to be filled in for each cell before it can be read."""
+    return key not in _UNFILLED and has_expression(given.value)

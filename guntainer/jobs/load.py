@@ -6,11 +6,11 @@ Pure: the caller reads the file and says where it lay. Nothing is looked up on t
 from __future__ import annotations
 
 from guntainer import errors
-from guntainer.jobs import fields, limits, network, sources
+from guntainer.jobs import extending, fields, limits, network, policy, services, setting, sources, things
 from guntainer.jobs.matrix import MAX_CELLS, Cell, Matrix, expand, fill, has_expression, is_broken, read_matrix
 from guntainer.jobs.model import Job, Limits, Mount, Source
 from guntainer.jobs.names import check_key, folder_name
-from guntainer.jobs.parse import meaning, parse
+from guntainer.jobs.parse import is_text, meaning
 from guntainer.jobs.problems import Given, Problems, show_path
 from guntainer.jobs.reading import Context, kind_of, open_table
 from guntainer.jobs.values import quoted
@@ -26,8 +26,23 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _MOST_JOBS = 100_000
-_TOP = ("version", "name", "description", "defaults", "rootfs", "jobs", "max-parallel", "fail-fast")
-_SHARED_KEYS = (*fields.READERS, "env")
+_TOP = (
+    "version",
+    "name",
+    "description",
+    "defaults",
+    "rootfs",
+    "services",
+    "secrets",
+    "jobs",
+    "max-parallel",
+    "fail-fast",
+    "timeout",
+    extending.KEY,
+)
+_JOB_KEYS = (*fields.READERS, "env", "matrix")
+_SHARED_KEYS = tuple(key for key in _JOB_KEYS if key not in fields.OF_A_JOB)
+"""Those that [defaults] may have as well."""
 _PLAIN = {  # key in the file → field of Job, for those that are taken over as they are read
     "rootfs": "rootfs",
     "command": "command",
@@ -49,7 +64,11 @@ _PLAIN = {  # key in the file → field of Job, for those that are taken over as
     "init": "init",
     "read-only": "read_only",
     "scratch": "scratch",
-    "cache": "cache",
+    "if": "condition",
+    "stage": "stage",
+    "allow-failure": "allow_failure",
+    "retry": "retry",
+    "priority": "priority",
     "timeout": "timeout_s",
     "stop-signal": "stop_signal",
     "stop-timeout": "stop_timeout_s",
@@ -64,11 +83,17 @@ class JobFile(Value):
     path: str
     jobs: tuple[Job, ...]
     """In the order of the file, each job's cells in the order of its matrix."""
+    name: str = ""
+    """What the batch is called in reports."""
+    extends: tuple[str, ...] = ()
+    """The absolute paths of the files that it takes over from, directly or not."""
     warnings: tuple[str, ...] = ()
     max_parallel: int | None = None
     """Of the whole batch."""
     fail_fast: bool = False
     """The first failure cancels the whole batch."""
+    timeout_s: float | None = None
+    """After so long the whole batch is ended."""
 
 
 class _Section(Value):
@@ -85,7 +110,17 @@ class _Named(Value):
     path: Path
 
 
-def load(text: bytes, *, path: str, base: str, format: str | None = None, max_cells: int = MAX_CELLS) -> JobFile:  # noqa: A002
+def load(
+    text: bytes,
+    *,
+    path: str,
+    base: str,
+    format: str | None = None,  # noqa: A002
+    max_cells: int = MAX_CELLS,
+    read: extending.Read | None = None,
+    settings: tuple[setting.Setting, ...] = (),
+    here: str = "",
+) -> JobFile:
     """Read a job file.
 
     Args:
@@ -93,41 +128,55 @@ def load(text: bytes, *, path: str, base: str, format: str | None = None, max_ce
         base: the absolute path of the folder that relative paths in it are seen from.
         format: "toml", "yaml" or "json"; None: by the ending of `path`, else by the look of the text.
         max_cells: how many cells a matrix may have.
+        read: the bytes of the file at an absolute path, for `extends`; None: no other file can be read.
+        settings: what --set says.
+        here: the absolute path of the folder that relative paths in those are seen from; "": `base`.
 
     Raises:
         JobFileError: with every problem of the file, in its order.
+        UsageError: a setting does not fit to it.
     """
     problems = Problems()
-    document = parse(text, name=path, notation=format, problems=problems)
-    reading = _Reading(problems, base, max_cells)
-    found = reading.file(Given(value=document.root, path=()))
-    problems.raise_all(path, document.locate)
-    return found.replace(path=path, warnings=problems.warnings(path, document.locate))
+    joined = extending.join(text, name=path, base=base, notation=format, read=read, problems=problems)
+    joined.set(settings, here or base)
+    joined.take_over(problems)
+    reading = _Reading(problems, joined, base, max_cells)
+    found = reading.file(Given(value=joined.root, path=()))
+    problems.raise_all(path, joined.locate, joined.trace)
+    return found.replace(
+        path=path, extends=joined.others, warnings=problems.warnings(path, joined.locate, joined.trace)
+    )
 
 
 class _Reading:
     """One pass over one file."""
 
-    def __init__(self, problems: Problems, base: str, max_cells: int) -> None:
+    def __init__(self, problems: Problems, joined: extending.Joined, base: str, max_cells: int) -> None:
         self.problems = problems
-        self.context = Context(base=base, sources={}, problems=problems)
+        self.context = Context(base=base, sources={}, problems=problems, bases=joined.base_of)
         self.max_cells = max_cells
         self.taken: dict[str, _Named] = {}
         self.total = 0
+        self.nodes: list[policy.Node] = []
 
     def file(self, root: Given) -> JobFile:
         top = open_table(root, _TOP, self.problems)
         self.version(top.get("version"))
         for key in ("name", "description"):
-            if key in top and not isinstance(top[key].value, str):
+            if key in top and not is_text(top[key].value):
                 self.problems.add(top[key].path, f"expected a text, got {kind_of(top[key].value)}")
         self.sources(top.get("rootfs"))
+        secrets = things.all_secrets(top.get("secrets"), self.context, self.problems)
+        self.context = self.context.replace(secrets=secrets)
+        self.services = services.Services(top.get("services"), self)
         defaults = self.defaults(top.get("defaults"))
         return JobFile(
             path="",
             jobs=tuple(self.jobs(top.get("jobs"), defaults)),
             max_parallel=self.read("max-parallel", top["max-parallel"]) if "max-parallel" in top else None,
             fail_fast=bool(self.read("fail-fast", top["fail-fast"])) if "fail-fast" in top else False,
+            timeout_s=self.read("timeout", top["timeout"]) if "timeout" in top else None,
+            name=str(top["name"].value) if "name" in top else "",
         )
 
     def version(self, given: Given | None) -> None:
@@ -158,7 +207,7 @@ class _Reading:
             try:
                 if has_expression(each.value):
                     raise errors.UsageError("an expression has a meaning only in a job")
-                read[key] = fields.SOURCE_READERS[key](each, self.context)
+                read[key] = fields.SOURCE_READERS[key](each, self.context.at(each.path))
             except errors.UsageError as error:
                 self.problems.add(each.path, error.message)
         if isinstance(given.value, dict) and "source" not in keys:
@@ -171,11 +220,12 @@ class _Reading:
     def defaults(self, given: Given | None) -> _Section:
         if given is None:
             return _Section(settings={}, env={})
-        if isinstance(given.value, dict) and "matrix" in given.value:
-            self.problems.add((*given.path, "matrix"), "a matrix belongs to a job: [jobs.NAME.matrix]")
-            rest = {key: value for key, value in given.value.items() if key != "matrix"}
-            given = given.replace(value=rest)
-        section = self.section(open_table(given, _SHARED_KEYS, self.problems, fields.LATER))
+        if isinstance(given.value, dict):
+            misplaced = [key for key in given.value if key in fields.OF_A_JOB]
+            for key in misplaced:
+                self.problems.add((*given.path, key), fields.OF_A_JOB[key])
+            given = given.replace(value={key: value for key, value in given.value.items() if key not in misplaced})
+        section = self.section(open_table(given, _SHARED_KEYS, self.problems))
         self.one_command(section.settings)
         # Read for the problems alone: a job may override every one of them.
         self.read_all(section, expressions=False)
@@ -204,18 +254,36 @@ class _Reading:
         found: list[Job] = []
         for key, value in given.value.items():
             here = Given(value=value, path=(*given.path, key))
+            template = key.startswith(extending.TEMPLATE)
             try:
-                check_key(key)
+                check_key(key[len(extending.TEMPLATE) :] if template else key)
             except errors.UsageError as error:
                 self.problems.add(here.path, error.message)
-            if isinstance(value, dict):
+            if isinstance(value, dict) and template:
+                self.template(here)
+            elif isinstance(value, dict):
                 found += self.job(key, here, defaults)
             else:
                 self.problems.add(here.path, f"expected a table, got {kind_of(value)}")
-        return found
+        if not found and not self.problems:
+            self.problems.add(
+                given.path, "there are only templates: expected at least one job without a dot before its name"
+            )
+        needs = policy.Graph(self.nodes, given.value, self.problems).needs()
+        return [job.replace(needs=needs[job.id]) if needs[job.id] else job for job in found]
+
+    def template(self, given: Given) -> None:
+        """A job that is only taken over from: read for the problems alone."""
+        own = open_table(given, _JOB_KEYS, self.problems)
+        matrix = own.pop("matrix", None)
+        if matrix is not None:
+            read_matrix(matrix, self.problems)
+        section = self.section(own)
+        self.one_command(section.settings)
+        self.read_all(section, expressions=False)
 
     def job(self, key: str, given: Given, defaults: _Section) -> list[Job]:
-        own = open_table(given, (*_SHARED_KEYS, "matrix"), self.problems, fields.LATER)
+        own = open_table(given, _JOB_KEYS, self.problems)
         matrix_given = own.pop("matrix", None)
         section = self.merged(given, self.section(own), defaults)
         cells: tuple[Cell, ...] = (Cell(path=given.path),)
@@ -225,7 +293,7 @@ class _Reading:
             cells = expand(matrix, self.problems, self.max_cells) if matrix is not None else ()
         read = self.read_all(section, expressions=False)
         varying = _Section(
-            settings={k: g for k, g in section.settings.items() if has_expression(g.value)},
+            settings={k: g for k, g in section.settings.items() if fields.varies(k, g)},
             env={k: g for k, g in section.env.items() if has_expression(g.value)},
         )
         for name in fields.SHARED:
@@ -235,8 +303,20 @@ class _Reading:
         found: list[Job] = []
         for cell in cells:
             filled = self.filled(varying, cell, names) if varying.settings or varying.env else varying
-            found += self.cell(key, cell, section, {**read, **self.read_all(filled, expressions=True)})
+            own_read = self.services.settled(section, {**read, **self.read_all(filled, expressions=True)})
+            self.condition(section, own_read, cell, names)
+            found += self.services.added(self.cell(key, cell, section, own_read), own_read, cell, names)
         return found
+
+    def condition(self, section: _Section, read: dict[str, Any], cell: Cell, names: tuple[str, ...] | None) -> None:
+        """Puts the cell's values into what was read of `if`."""
+        if "if" in read:
+            try:
+                read["if"] = policy.filled(read["if"], cell, names)
+            except errors.UsageError as error:
+                self.problems.add(section.settings["if"].path, error.message)
+        elif read.get("stage") == policy.TEARDOWN:
+            read["if"] = policy.ALWAYS
 
     def merged(self, given: Given, own: _Section, defaults: _Section) -> _Section:
         self.one_command(own.settings)
@@ -271,7 +351,7 @@ class _Reading:
         """
         read: dict[str, object] = {}
         for key, given in section.settings.items():
-            if expressions or not has_expression(given.value):
+            if expressions or not fields.varies(key, given):
                 value = self.read(key, given)
                 if value is not _NOTHING:
                     read[key] = value
@@ -285,12 +365,12 @@ class _Reading:
 
     def read(self, key: str, given: Given) -> Any:
         try:
-            return fields.READERS[key](given, self.context)
+            return fields.READERS[key](given, self.context.at(given.path))
         except errors.UsageError as error:
             self.problems.add(given.path, error.message)
             return _NOTHING
 
-    def cell(self, key: str, cell: Cell, section: _Section, read: dict[str, object]) -> Iterator[Job]:
+    def cell(self, key: str, cell: Cell, section: _Section, read: dict[str, Any]) -> Iterator[Job]:
         """The jobs of one cell: one, or `repeat` of them."""
         repeat = read.get("repeat", 1)
         assert isinstance(repeat, int)
@@ -299,17 +379,28 @@ class _Reading:
             self.problems.add(cell.path, f"the file has more than {_MOST_JOBS} jobs")
             return
         mounts = self.mounts(read)
+        self.belongings(section, read, mounts)
         self.network(section, read)
         limits = self.limits(section, read)
         for number in range(1, repeat + 1):
             job_id = f"{key}{cell.label} #{number}" if repeat > 1 else f"{key}{cell.label}"
             self.take(_Named(id=job_id, path=cell.path))
+            self.nodes.append(
+                policy.Node(
+                    id=job_id,
+                    key=key,
+                    cell=f"{key}{cell.label}",
+                    stage=read.get("stage", ""),
+                    wanted=read.get("needs", ()),
+                )
+            )
             if isinstance(read.get("rootfs"), Source):
                 values: dict[str, Any] = {_PLAIN[name]: value for name, value in read.items() if name in _PLAIN}
-                values.update(read.get("security-opt", {}))  # type: ignore[call-overload]
+                values.update(read.get("security-opt", {}))
                 if "run" in read:
                     values.setdefault("entrypoint", ())  # a script is for a shell, whatever the image begins with
                 env: Any = tuple(read[f"env.{name}"] for name in section.env if f"env.{name}" in read)
+                values.update(things.of_job(read))
                 values["rootfs"] = sources.bounded(values["rootfs"], read)
                 yield Job(id=job_id, key=key, matrix=cell.pairs, env=env, mounts=mounts, limits=limits, **values)
 
@@ -346,6 +437,19 @@ class _Reading:
         except errors.UsageError as error:
             self.problems.add(section.settings["memory-swap"].path, error.message)
             return Limits()
+
+    def belongings(self, section: _Section, read: dict[str, Any], mounts: tuple[Mount, ...]) -> None:
+        """A variable is a secret or it is not; nothing is mounted over another thing."""
+        taken = {normal_path(mount.target) for mount in mounts}
+        for path, target in things.targets(read, {key: given.path for key, given in section.settings.items()}):
+            if target in taken:
+                self.problems.add(path, f"{target} is mounted twice")
+            taken.add(target)
+        for secret in read.get("secrets", ()):
+            if secret.name in section.env:
+                self.problems.add(
+                    section.settings["secrets"].path, f"{secret.name} is in env as well: expected one of them"
+                )
 
     def mounts(self, read: dict[str, object]) -> tuple[Mount, ...]:
         """Volumes and tmpfs together; what would hide the kernel's file systems or each other is told."""

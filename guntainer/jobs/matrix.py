@@ -296,9 +296,19 @@ def _name(expression: str, names: tuple[str, ...] | None) -> str:
     shown = quoted("${{" + expression + "}}")
     if found is None:
         raise errors.UsageError(f'{shown} is not an expression: expected "${{{{ matrix.NAME }}}}"')
+    check_name(found[1], names, shown)
+    return found[1]
+
+
+def check_name(name: str, names: tuple[str, ...] | None, shown: str) -> None:
+    """Raise UsageError where a job's matrix has no such name.
+
+    Args:
+        names: every name of the matrix; None: the job has none.
+        shown: what refers to it, for the message.
+    """
     if names is None:
         raise errors.UsageError(f"{shown}: this job has no matrix")
-    if found[1] not in names:
+    if name not in names:
         known = ", ".join(names)
-        raise errors.UsageError(f"{shown}: the matrix has no {quoted(found[1])}, only {known}{near(found[1], names)}")
-    return found[1]
+        raise errors.UsageError(f"{shown}: the matrix has no {quoted(name)}, only {known}{near(name, names)}")

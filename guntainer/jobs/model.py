@@ -86,9 +86,11 @@ class Mount(Value):
     target: str
     """Absolute path inside the rootfs; resolved there, never outside."""
     kind: str = "bind"
-    """"bind" or "tmpfs"."""
+    """"bind", "tmpfs" or, of a workspace, "overlay"."""
     source: str = ""
     """Absolute host path; empty for tmpfs."""
+    layer: str = ""
+    """overlay only: the folder of the writable layer over `source`."""
     read_only: bool = False
     size_bytes: int | None = None
     """tmpfs only; None: the kernel's default, half of the memory."""
@@ -239,7 +241,8 @@ class Job(Value):
     """`UID[:GID]` or `name[:group]`, looked up in the rootfs; None: the image's, else root of the container."""
     hostname: str = DEFAULT_HOSTNAME
     network: str = "host"
-    """"host": the caller's. "none": nothing but lo. "private": its own, by pasta or slirp4netns."""
+    """"host": the caller's. "none": nothing but lo. "private": its own, by pasta or slirp4netns. "auto", of a job with services:
+    private where that can be had, else none."""
     ports: tuple[Port, ...] = ()
     """Of a private network alone."""
     publish_all: bool = False
@@ -291,6 +294,11 @@ class Job(Value):
     artifacts: Artifacts | None = None
     cache_folders: tuple[CacheFolder, ...] = ()
     secrets: tuple[Secret, ...] = ()
+
+    @property
+    def has_belongings(self) -> bool:
+        """Whether it is given anything besides its rootfs, or anything is taken from it: see `belongings`."""
+        return bool(self.workspace or self.cache_folders or self.secrets or self.artifacts)
 
     @property
     def asks_with(self) -> int:

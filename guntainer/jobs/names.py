@@ -11,7 +11,7 @@ from guntainer.jobs.values import near, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from guntainer.jobs.model import Job
 
@@ -56,6 +56,18 @@ def select(jobs: Sequence[Job], globs: Iterable[str]) -> tuple[Job, ...]:
             raise errors.UsageError(f"no job matches {quoted(glob)}{near(glob, names)}")
         chosen |= found
     return tuple(job for n, job in enumerate(jobs) if n in chosen)
+
+
+def pattern(job_id: str, ids: Container[str]) -> str:
+    """The pattern for `select` that means this job alone.
+
+    Args:
+        ids: of all jobs.
+    """
+    escaped = re.sub(r"([*?[])", r"[\1]", job_id)
+    if escaped == job_id or escaped not in ids:
+        return escaped
+    return f"[{escaped[0]}]{escaped[1:]}"  # it is another's name as it stands, but none begins with [
 
 
 def _matches(job: Job, glob: str) -> bool:

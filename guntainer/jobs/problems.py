@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     Place = tuple[int, int]
     """Line and column, both from 1; column 0: not known."""
     Locate = Callable[[Path], Place]
+    Trace = Callable[[Path], "Origin"]
+    _Problem = tuple[Path, str, str]
+    """(path, message, name of the file; "": to be found out)."""
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _MOST = 200  # lines of problems that anyone reads
@@ -29,6 +32,17 @@ class Given(Value):
 
     value: object
     path: Path
+
+
+class Origin(Value):
+    """Where something of a job file really stands: it may have come from another file, another job, an option."""
+
+    name: str
+    """Of the file, as the user calls it; or the option with its value."""
+    place: Place
+    """(0, 0): it is an option."""
+    path: Path
+    """In that file."""
 
 
 def show_path(path: Path) -> str:
@@ -47,7 +61,7 @@ def show_path(path: Path) -> str:
 
 def show_place(name: str, place: Place, path: Path, message: str) -> str:
     line, column = place
-    where = f"{name}:{line}:{column}" if column else f"{name}:{line}"
+    where = f"{name}:{line}:{column}" if column else f"{name}:{line}" if line else name
     subject = show_path(path)
     return printable(f"{where}: {subject}: {message}" if subject else f"{where}: {message}")
 
@@ -56,33 +70,56 @@ class Problems:
     """A growing list of problems; each is told once, however many cells of a matrix have it."""
 
     def __init__(self) -> None:
-        self._errors: dict[tuple[Path, str], Place | None] = {}
-        self._warnings: dict[tuple[Path, str], Place | None] = {}
+        self._errors: dict[_Problem, Place | None] = {}
+        self._warnings: dict[_Problem, Place | None] = {}
 
     def __bool__(self) -> bool:
         return bool(self._errors)
 
-    def add(self, path: Path, message: str, place: Place | None = None) -> None:
-        self._errors.setdefault((path, message), place)
+    def add(self, path: Path, message: str, place: Place | None = None, name: str = "") -> None:
+        """One more.
+
+        Args:
+            place: where it stands, where that is known already.
+            name: of the file that `path` and `place` belong to, if it is not the one that is being read.
+        """
+        self._errors.setdefault((path, message, name), place)
 
     def warn(self, path: Path, message: str) -> None:
-        self._warnings.setdefault((path, message), None)
+        self._warnings.setdefault((path, message, ""), None)
 
-    def warnings(self, name: str, locate: Locate) -> tuple[str, ...]:
-        return _lines(self._warnings, name, locate)
+    def take(self, others: Problems, name: str, locate: Locate) -> None:
+        """The errors of another file."""
+        for (path, message, _), place in others._errors.items():
+            self.add(path, message, place or locate(path), name)
 
-    def raise_all(self, name: str, locate: Locate) -> None:
-        """Raise JobFileError with every problem, in the order of the file, if there is one."""
+    def warnings(self, name: str, locate: Locate, trace: Trace | None = None) -> tuple[str, ...]:
+        return _lines(self._warnings, name, locate, trace)
+
+    def raise_all(self, name: str, locate: Locate, trace: Trace | None = None) -> None:
+        """Raise JobFileError with every problem, in the order of the file, if there is one.
+
+        Args:
+            trace: where a path stands that may belong to something else than the file `name`, which `locate` knows.
+        """
         if self._errors:
-            raise errors.JobFileError(_lines(self._errors, name, locate))
+            raise errors.JobFileError(_lines(self._errors, name, locate, trace))
 
 
-def _lines(found: dict[tuple[Path, str], Place | None], name: str, locate: Locate) -> tuple[str, ...]:
-    placed = [(place or locate(path), path, message) for (path, message), place in found.items()]
-    placed.sort(key=lambda each: each[0])
-    lines = [show_place(name, *each) for each in placed[:_MOST]]
-    if len(placed) > _MOST:
-        lines.append(f"{name}: and {len(placed) - _MOST} more")
+def _lines(found: dict[_Problem, Place | None], name: str, locate: Locate, trace: Trace | None) -> tuple[str, ...]:
+    placed: list[tuple[bool, str, Place, Path, str]] = []
+    for (path, message, file), known in found.items():
+        place = known
+        shown, where = file or name, path
+        if place is None and trace is not None:
+            origin = trace(path)
+            shown, place, where = origin.name, origin.place, origin.path
+        placed.append((shown != name, shown, place or locate(path), where, message))
+    placed.sort(key=lambda each: each[:3])  # the file itself comes first
+    # what several jobs have taken over from one place is told once
+    lines = list(dict.fromkeys(show_place(*each[1:]) for each in placed))
+    if len(lines) > _MOST:
+        lines[_MOST:] = [f"{name}: and {len(lines) - _MOST} more"]
     return tuple(lines)
 
 

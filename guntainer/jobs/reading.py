@@ -15,13 +15,23 @@ from guntainer.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from guntainer.jobs.model import Source
+    from guntainer.jobs.model import Secret, Source
     from guntainer.jobs.problems import Path
 
-_MEANT = {"publish": "ports", "add-host": "add-hosts", "ulimit": "ulimits", "volume": "volumes", "mount": "volumes"}
-"""Options of `run` and docker → the key for it, where it has another name."""
+_MEANT = {
+    "publish": "ports",
+    "add-host": "add-hosts",
+    "ulimit": "ulimits",
+    "volume": "volumes",
+    "mount": "volumes",
+    "continue-on-error": "allow-failure",
+    "depends-on": "needs",
+    "timeout-minutes": "timeout",
+    "retries": "retry",
+}
+"""What others call a key: options of `run` and docker, GitHub, GitLab."""
 _OF_THE_BATCH = ("userns",)
 """Options of `run` that hold for a whole batch."""
 
@@ -34,9 +44,18 @@ class Context(Value):
     sources: dict[str, Source | None]
     """[rootfs.NAME]; None for one that is there but wrong, which is told elsewhere."""
     problems: Problems
+    secrets: Mapping[str, Secret | None] | None = None
+    """[secrets.NAME], as `sources`."""
+    bases: Callable[[Path], str] | None = None
+    """The folder that relative paths of the thing at a path are seen from; None: always `base`."""
+
+    def at(self, path: Path) -> Context:
+        """For the thing at `path`, which may have come from a file in another folder."""
+        base = self.bases(path) if self.bases is not None else self.base
+        return self if base == self.base else self.replace(base=base)
 
 
-def open_table(given: Given, known: Iterable[str], problems: Problems, later: tuple[str, ...] = ()) -> dict[str, Given]:
+def open_table(given: Given, known: Iterable[str], problems: Problems) -> dict[str, Given]:
     """The entries of a table under their kebab-case names; everything that does not belong there is told."""
     if not isinstance(given.value, dict):
         problems.add(given.path, f"expected a table, got {kind_of(given.value)}")
@@ -44,9 +63,7 @@ def open_table(given: Given, known: Iterable[str], problems: Problems, later: tu
     found: dict[str, Given] = {}
     for key, value in given.value.items():
         name, path = key.replace("_", "-"), (*given.path, key)
-        if name in later:
-            problems.add(path, "not supported by this version yet")
-        elif name not in known:
+        if name not in known:
             problems.add(path, f"unknown key{_instead(name, known)}")
         elif name in found:
             problems.add(path, f"this key is there twice, as {quoted(str(found[name].path[-1]))} too")

@@ -106,6 +106,13 @@ def test_conditions(graph: Graph, traces: Traces) -> None:
     traces.check()
 
 
+def test_what_is_left_out_by_its_own_condition_takes_nobody_with_it(graph: Graph, traces: Traces) -> None:
+    jobs = [graph.job("a"), graph.job("b", condition="false"), graph.job("next", needs=("a", "b"))]
+    assert graph.run(*jobs) == {"a": "ok", "b": "skipped", "next": "ok"}
+    assert graph.report.exit_code == 0
+    traces.check()
+
+
 def test_an_allowed_failure_stops_nobody(graph: Graph, traces: Traces) -> None:
     jobs = [graph.job("shaky", "exit 7", allow_failure=True), graph.job("next", needs=("shaky",))]
     assert graph.run(*jobs, fail_fast=True) == {"shaky": "failed", "next": "ok"}
@@ -244,6 +251,13 @@ def test_fail_fast_spares_what_always_runs(graph: Graph, traces: Traces) -> None
         graph.job("clean", needs=("bad", "slow"), condition="always()"),
     ]
     assert graph.run(*jobs, fail_fast=True) == {"bad": "failed", "slow": "cancelled", "clean": "ok"}
+    traces.check()
+
+
+def test_a_batch_that_is_in_time_does_not_wait_for_it(graph: Graph, traces: Traces) -> None:
+    begun = time.monotonic()
+    assert graph.run(graph.job("quick"), timeout_s=600) == {"quick": "ok"}
+    assert time.monotonic() - begun < 60
     traces.check()
 
 
