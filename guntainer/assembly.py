@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from guntainer.belongings import Shared
     from guntainer.cgroups.cgroup import Cgroup
     from guntainer.cgroups.limiter import Granted, Limiter
     from guntainer.jobs.model import Job, Limits
@@ -50,6 +51,8 @@ class Ground:
         self._filters: dict[tuple[str, frozenset[str], bool], bytes] = {}
         self.limiter: Limiter | None = None
         """Set before the first container that has limits."""
+        self.belongings: Shared | None = None
+        """Set before the first container that has any of those."""
         self._cgroups: bool | None = None
         self._accounts: dict[tuple[tuple[str, ...], str | None], spec.Account] = {}
         self._empty: dict[str, str] = {}
@@ -191,11 +194,14 @@ def assemble(
     copied: Copied | None = None,
     network: int = -1,
     cgroup: int = -1,
+    joined: bool = False,
+    kept: tuple[int, str] = (-1, ""),
 ) -> Assembly:
     """Everything for one launch of `job` on `rootfs`.
 
     Args:
-        init, network, cgroup: as `planner.plan` takes them.
+        init, network, cgroup, joined: as `planner.plan` takes them.
+        kept: its `kept` and `kept_mount`.
         copied: what it runs on instead of an overlay.
 
     Raises:
@@ -204,13 +210,15 @@ def assemble(
     """
     layer = copied.layer if copied else ("" if job.scratch.kind == "memory" else ground.run().layer())
     # Copies of one job differ in nothing that a plan holds. Bind mounts are looked at each time: their sources may change.
-    ways = (stdio, terminal, term, init, isolation, network, cgroup)
+    ways = (stdio, terminal, term, init, isolation, network, cgroup, joined, kept)
     key = (*(getattr(job, name) for name in _PLANNED), rootfs.base, rootfs.lowers, layer, *ways)
     known = None if job.mounts or copied else ground.assemblies.get(key)
     if known is not None:
         return known
     try:
-        made = _assemble(job, rootfs, ground, stdio, layer, terminal, term, init, isolation, copied, network, cgroup)
+        made = _assemble(
+            job, rootfs, ground, stdio, layer, terminal, term, init, isolation, copied, network, cgroup, joined, kept
+        )
     except BaseException:
         if layer and not copied:
             ground.run().give_back(layer)
@@ -243,6 +251,8 @@ def _assemble(
     copied: Copied | None,
     network: int,
     cgroup: int,
+    joined: bool,
+    kept: tuple[int, str],
 ) -> Assembly:
     granted = ground.granted(job.limits) if job.limits != NO_LIMITS else None
     if granted is not None:
@@ -256,7 +266,7 @@ def _assemble(
     account = ground.account(rootfs, job.user)
     if ground.ids.kind == idmap.SINGLE:
         account = account.replace(groups=())  # setgroups(2) is denied where one id is mapped
-    uids, gids = _maps(account, ground.ids)
+    uids, gids = _maps(account, ground.ids, joined=joined)
     config = spec.for_job(
         job,
         tree=rootfs.folders[0],
@@ -275,6 +285,8 @@ def _assemble(
         root, scratch = _layered(job, lowers, ground.empty_folder("mount"), layer)
         root = root.replace(base=rootfs.base)
     root = root.replace(empty=ground.empty_folder("empty"))
+    if any(mount.kind == "overlay" for mount in job.mounts):
+        root = root.replace(workspace=ground.empty_folder("workspace"))
     plan = planner.plan(
         config,
         root,
@@ -288,6 +300,9 @@ def _assemble(
         seccomp=ground.filter(job, emulate_root=ground.emulates_root(job, rootfs)),
         network=network,
         cgroup=cgroup,
+        joined=joined,
+        kept=kept[0],
+        kept_mount=kept[1],
     )
     return Assembly(spec=config, plan=plan, data=marshal.dumps(plan), layer=layer, scratch=scratch)
 
@@ -312,14 +327,20 @@ def _check_privileges(job: Job) -> None:
         )
 
 
-def _maps(account: spec.Account, ids: idmap.Ids) -> tuple[tuple[idmap.Extent, ...], tuple[idmap.Extent, ...]]:
+def _maps(
+    account: spec.Account, ids: idmap.Ids, *, joined: bool = False
+) -> tuple[tuple[idmap.Extent, ...], tuple[idmap.Extent, ...]]:
     """The id maps of a container.
+
+    Args:
+        joined: a single id is that of the network's own user namespace, where it is 0.
 
     Raises:
         UsageError: the account is none of the ids.
     """
     if ids.kind == idmap.SINGLE:
-        return ((account.uid, hostids.UID, 1),), ((account.gid, hostids.GID, 1),)
+        uid, gid = (0, 0) if joined else (hostids.UID, hostids.GID)
+        return ((account.uid, uid, 1),), ((account.gid, gid, 1),)
     for kind, number in (("user", account.uid), *(("group", one) for one in (account.gid, *account.groups))):
         if number >= idmap.COUNT:
             raise errors.UsageError(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from guntainer.assembly import Copied
+    from guntainer.belongings import Belongings
     from guntainer.cgroups.cgroup import Cgroup
     from guntainer.cgroups.usage import Usage
     from guntainer.jobs.model import Job
@@ -49,6 +50,7 @@ class Outcome(Value):
     userns: str = ""
     isolation: str = planner.FULL
     notes: tuple[str, ...] = ()
+    artifacts: tuple[report.Artifact, ...] = ()
 
 
 class Container:
@@ -57,6 +59,7 @@ class Container:
     Args:
         open_stdio: makes its streams; called again where a lower rung of the ladder is tried.
         note: told of what the user must know while it runs: a port that was chosen.
+        joined: the launcher is in its network already, see `services`.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class Container:
         launcher: Launcher,
         open_stdio: Callable[[], Stdio],
         note: Callable[[str], None] = lambda _text: None,
+        *,
+        joined: bool = False,
     ) -> None:
         self._job = job
         self._rootfs = rootfs
@@ -74,10 +79,13 @@ class Container:
         self._launcher = launcher
         self._open_stdio = open_stdio
         self._note = note
+        self._joined = joined
+        self._plan: planner.Plan | None = None
         self._network: Attached | None = None
         self._child: Child | None = None
         self._ended: asyncio.Future[tuple[int, Any]] | None = None
         self._killed = False
+        self._belongings: Belongings | None = None
         self.running_ns = 0
         """When its command was executed, by the monotonic clock; 0: not yet."""
 
@@ -99,6 +107,9 @@ class Container:
             except errors.NamespaceRefused as refused:
                 outcome = Outcome(exit=report.setup_failed(refused), isolation=isolation)
             error = outcome.exit.error
+            if self._belongings is not None and (note := self._belongings.refused(error)):
+                notes = (*notes, note)
+                continue
             lower = ladder.next_rung(error, isolation, copy=copy) if error is not None else None
             if lower is None:
                 return outcome.replace(notes=(*notes, *outcome.notes))
@@ -108,10 +119,23 @@ class Container:
             notes = (*notes, lower.note)
 
     async def _attempt(self, isolation: str, *, copy: bool) -> Outcome:
+        shared = self._ground.belongings if self._job.has_belongings else None
+        if shared is None:
+            return await self._launched(self._job, isolation, copy=copy)
+        from guntainer.belongings import Belongings
+
+        self._belongings = Belongings(self._job, shared)
+        try:
+            job = await self._belongings.open(copy=copy)
+            return await self._launched(job, isolation, copy=copy)
+        finally:
+            await self._belongings.close()
+
+    async def _launched(self, job: Job, isolation: str, *, copy: bool) -> Outcome:
         stdio = self._open_stdio()
         layer = ""
         network_notes: list[str] = []
-        given = Handover(self._job, self._ground, stdio.fds, network_notes.append)
+        given = Handover(job, self._ground, stdio.fds, network_notes.append, joined=self._joined)
         try:
             copied = await self._copied() if copy else None
             layer = copied.layer if copied else ""
@@ -120,12 +144,15 @@ class Container:
                 from guntainer.network.attached import Attached
 
                 self._network = Attached(given.link, self.kill)
+            if self._belongings is not None:
+                self._belongings.hand_over(given)
             made = given.assemble(self._rootfs, stdio.plan, isolation=isolation, copied=copied)
             layer = made.layer
             given.limit(made)
             self._child = await self._launcher.launch(made.plan, given.fds, data=made.data)
             self.running_ns = time.monotonic_ns()
             self._child.target.cgroup = given.cgroup
+            self._plan = made.plan
             stdio.launched()
             exit_, usage = await self._live(self._child, stdio)
             if self._network is not None:
@@ -147,7 +174,11 @@ class Container:
                 isolation=isolation,
                 notes=notes,
             )
-            return outcome if self._job.limits == NO_LIMITS else self._limited(outcome, given.cgroup)
+            if self._job.limits != NO_LIMITS:
+                outcome = self._limited(outcome, given.cgroup)
+            if self._belongings is None or outcome.exit.error is not None:
+                return outcome
+            return await self._belongings.taken(outcome, made.spec["process"]["cwd"])
         finally:
             await self._take_back(given)
             stdio.close()
@@ -255,9 +286,18 @@ class Container:
             self._child.target.kill()
         await asyncio.wait({self._ended})
 
+    @property
+    def running(self) -> tuple[Child, planner.Plan] | None:
+        """What has been launched, and by which plan; None before that and after its end."""
+        if self._child is None or self._plan is None or self._ended is None or self._ended.done():
+            return None
+        return self._child, self._plan
+
     def kill(self) -> None:
         """Kill at once, whatever it is doing."""
         self._killed = True
+        if self._belongings is not None:
+            self._belongings.kill()
         if self._child is not None and self._ended is not None and not self._ended.done():
             self._child.target.kill()
 

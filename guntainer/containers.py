@@ -12,7 +12,7 @@ from guntainer.stdio import Stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from guntainer.assembly import Ground
     from guntainer.jobs.model import Job
@@ -31,6 +31,7 @@ class Containers:
 
     Args:
         note: told of what goes otherwise than asked for.
+        prepared: gives the rootfs of a job's service.
         require_full: refuse lower rungs of the isolation ladder.
     """
 
@@ -41,6 +42,7 @@ class Containers:
         watcher: Watcher,
         results: Results,
         note: Callable[[str], None],
+        prepared: Callable[[Job], Awaitable[Rootfs]],
         *,
         require_full: bool,
     ) -> None:
@@ -49,6 +51,7 @@ class Containers:
         self._watcher = watcher
         self._results = results
         self._note = note
+        self._prepared = prepared
         self._require_full = require_full
         self._live: set[Container] = set()
         self._ended: anyio.Event | None = None
@@ -73,24 +76,62 @@ class Containers:
         timing.stdout, timing.stderr = self._results.logs(job.id)
         self._watcher.started(job)
         while True:
-            container = Container(
-                rootfs.job(job),
-                rootfs,
-                self._ground,
-                self._launcher,
-                lambda: self._stdio(job, timing),
-                lambda text: self._note(f"{job.id}: {text}"),
-            )
+            late_notes: list[str] = []
             try:
-                outcome = await self._lived(job, container)
+                if job.services:
+                    outcome = await self._beside_services(job, rootfs, timing, late_notes)
+                else:
+                    outcome = await self._run(job, rootfs, timing, self._launcher)
             except errors.Exhausted as error:
                 await self._room(error)
                 continue
-            finally:
-                timing.running_ns = container.running_ns
-                timing.ended_ns = time.monotonic_ns()
             self._note_rung(job, outcome)
-            return outcome
+            return outcome.replace(notes=(*outcome.notes, *late_notes)) if late_notes else outcome
+
+    async def _run(
+        self, job: Job, rootfs: Rootfs, timing: Timing, launcher: Launcher, *, joined: bool = False
+    ) -> Outcome:
+        container = Container(
+            rootfs.job(job),
+            rootfs,
+            self._ground,
+            launcher,
+            lambda: self._stdio(job, timing),
+            lambda text: self._note(f"{job.id}: {text}"),
+            joined=joined,
+        )
+        try:
+            return await self._lived(job, container)
+        finally:
+            timing.running_ns = container.running_ns
+            timing.ended_ns = time.monotonic_ns()
+
+    async def _beside_services(self, job: Job, rootfs: Rootfs, timing: Timing, notes: list[str]) -> Outcome:
+        """Run a job in the network of its services, which live as long as it does; what has happened to these goes to `notes`."""
+        from guntainer.services.running import Services, Surroundings, settled
+
+        for path in {timing.stdout, timing.stderr}:
+            open(path, "wb").close()  # the job may never get to write to it, and another one may have
+        job = settled(job, self._note)
+        around = Surroundings(
+            ground=self._ground,
+            launcher=self._launcher,
+            rootfs=self._prepared,
+            live=self._lived,
+            log=self._results.service_log,
+            note=self._note,
+        )
+        services = Services(job, rootfs, around)
+        try:
+            outcome = await services.run(
+                lambda pod: self._run(job, rootfs, timing, pod.launcher, joined=pod.joined),
+            )
+        finally:
+            timing.ended_ns = timing.ended_ns or time.monotonic_ns()
+        for text in services.notes:
+            self._note(f"{job.id}: {text}")
+        notes += services.notes
+        return outcome
 
     async def _lived(self, job: Job, container: Container) -> Outcome:
         self._live.add(container)
@@ -127,7 +168,9 @@ class Containers:
         async def sink(stream: str, data: bytes) -> None:
             await watcher.output(job, stream, data)
 
-        return Stdio(job.stdin, timing.stdout, timing.stderr, sink if watcher.live else None)
+        belongings = self._ground.belongings
+        secret = belongings.patterns(job) if belongings is not None else None
+        return Stdio(job.stdin, timing.stdout, timing.stderr, sink if watcher.live else None, secret)
 
     def _note_rung(self, job: Job, outcome: Outcome) -> None:
         """What one job found the host to refuse holds for all: it is not tried again."""

@@ -28,12 +28,22 @@ class Handover:
     Args:
         streams: the first of them, which stay the caller's.
         note: told of what goes otherwise than asked for in its network.
+        joined: whoever launches it is in its network already.
     """
 
-    def __init__(self, job: Job, ground: assembly.Ground, streams: list[int], note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        ground: assembly.Ground,
+        streams: list[int],
+        note: Callable[[str], None],
+        *,
+        joined: bool = False,
+    ) -> None:
         self._job = job
         self._ground = ground
         self._note = note
+        self._joined = joined
         self.fds = list(streams)
         self.link: Link | None = None
         """The owner closes it."""
@@ -41,7 +51,8 @@ class Handover:
         """The owner removes it."""
         self._init = ""
         self._init_fd = -1
-        self._network_at = self._cgroup_at = -1
+        self._network_at = self._cgroup_at = self._kept_at = -1
+        self._kept_mount = ""
 
     def open(self) -> None:
         """Open what the job asks for; whatever this raises, what was opened before is here, to be closed.
@@ -52,7 +63,7 @@ class Handover:
         """
         if self._job.init:
             self._open_init()
-        if self._job.network == "private":
+        if self._job.network == "private" and not self._joined:
             from guntainer.network.link import Link
 
             self.link = Link(self._job, lambda: self._ground.run().path, self._note)
@@ -60,6 +71,10 @@ class Handover:
         self.cgroup = self._ground.new_cgroup(self._job.limits)
         if self.cgroup is not None:
             self._cgroup_at = self._add(self.cgroup.fd)
+
+    def keep(self, channel: int, mount: str) -> None:
+        """Have the root handed out through a socket, and what is mounted at a path; "": that alone."""
+        self._kept_at, self._kept_mount = self._add(channel), mount
 
     def _open_init(self) -> None:
         """As `planner.plan` takes it: the place of the host's, or ours."""
@@ -97,6 +112,8 @@ class Handover:
             copied=copied,
             network=self._network_at,
             cgroup=self._cgroup_at,
+            joined=self._joined,
+            kept=(self._kept_at, self._kept_mount),
         )
 
     def limit(self, made: assembly.Assembly) -> None:

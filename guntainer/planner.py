@@ -8,7 +8,7 @@ folders of the skeleton. It is let go before any path of the user's or of the ro
 from __future__ import annotations
 
 from guntainer import capabilities
-from guntainer.init import AS_SUBREAPER, FIRST, OUR_INITS, SUPERVISOR_DIED
+from guntainer.init import AS_JOINED, AS_SUBREAPER, FIRST, OUR_INITS, SUPERVISOR_DIED
 from guntainer.kernel import abi
 from guntainer.spec import ANNOTATION
 from guntainer.value import Value
@@ -42,6 +42,8 @@ class Root(Value):
     """Not None: the writable layer is a tmpfs on the mount point; "" or a size as tmpfs(5) takes it."""
     empty: str = ""
     """A folder in which there is nothing: what folders of the kernel's file systems are hidden behind."""
+    workspace: str = ""
+    """Another empty folder of ours: a workspace's overlay is mounted there, before it is placed."""
     folder: str = ""
     """A private copy of the rootfs, where overlayfs is refused."""
 
@@ -72,6 +74,9 @@ def plan(
     seccomp: bytes = b"",
     network: int = -1,
     cgroup: int = -1,
+    joined: bool = False,
+    kept: int = -1,
+    kept_mount: str = "",
 ) -> Plan:
     """The Plan of a Spec: (clone flags, operations, argv, environment, init), plain values for marshal.
 
@@ -87,11 +92,16 @@ def plan(
         seccomp: a filter, as seccomp(2) takes it; empty: none.
         network: the index of the socket through which a private network is asked for; -1: there is none.
         cgroup: the index of the descriptor of the container's own control group; -1: it stays in the caller's.
+        joined: whoever clones is in its network already, which it shares with others.
+        kept: the index of the socket through which its root is handed out; -1: nobody wants it.
+        kept_mount: and what is mounted at this path; "": that alone.
     """
     process = spec["process"]
     flags = 0
     for namespace in spec["linux"]["namespaces"]:
         flags |= abi.NAMESPACES[namespace["type"]]
+    if joined:
+        flags &= ~abi.CLONE_NEWNET
     death_signal: tuple[Any, ...] = ("death_signal",)
     if isolation == NO_PID:
         flags &= ~abi.CLONE_NEWPID
@@ -117,7 +127,9 @@ def plan(
         operations.append(("stdio", *(_index(place) for place in (stdio.stdin, stdio.stdout, stdio.stderr))))
     operations.append(("private_mounts",))
     operations += _root(root)
-    kernels, users = _mounts(spec["mounts"], folders, operations, isolation)
+    kernels, users = _mounts(spec["mounts"], folders, operations, isolation, root.workspace)
+    if joined and flags & abi.CLONE_NEWUSER and "CAP_SYS_ADMIN" not in process["capabilities"]["bounding"]:
+        kernels = [_HOST_SYS if one[:3] == ("mount", "sysfs", "/sys") else one for one in kernels]
     operations.append(("pivot", root.folder or _merged(root)))
     operations += kernels
     operations += _fences(spec["linux"], root.empty, {mount["destination"] for mount in spec["mounts"]})
@@ -125,6 +137,9 @@ def plan(
     if ANNOTATION + "make-workdir" in spec["annotations"] and process["cwd"] != "/":
         operations.append(("make_folder", process["cwd"]))  # while nothing of the host's is in there
     operations += users
+    if kept >= 0:
+        slots = tuple(slot for slot, mount in enumerate(spec["mounts"]) if mount["destination"] == kept_mount)
+        operations.append(("offer_root", _index(kept), slots))
     if stdio.terminal >= 0:
         operations.append(("terminal", _index(stdio.terminal), stdio.rows, stdio.columns))
     if spec["root"]["readonly"]:
@@ -255,7 +270,7 @@ _OPTION_FLAGS = {"nosuid": abi.MS_NOSUID, "nodev": abi.MS_NODEV, "noexec": abi.M
 
 
 def _mounts(
-    mounts: list[SpecMount], folders: frozenset[str], before: list[tuple[Any, ...]], isolation: str
+    mounts: list[SpecMount], folders: frozenset[str], before: list[tuple[Any, ...]], isolation: str, point: str
 ) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     """The operations inside, for the kernel's file systems and for the user's; what is taken from the host is added to `before`."""
     inside: list[tuple[Any, ...]] = []
@@ -277,6 +292,10 @@ def _mounts(
             before.append(("hold", slot, mount["source"]))
             attributes = abi.MOUNT_ATTR_RDONLY if flags & abi.MS_RDONLY else 0
             users.append(("place", slot, target, mount["source"] in folders, attributes))
+        elif kind == "overlay":
+            lower, upper, work = (option.partition("=")[2] for option in data)
+            before += [("workspace", (lower,), "", upper, work, point), ("hold", slot, point)]
+            users.append(("place", slot, target, True, 0))
         elif kind == "cgroup2":
             inside.append(("cgroup_view", target, flags))
         elif mount["source"] in _KERNELS:
@@ -292,8 +311,36 @@ def _mounts(
     return inside, users
 
 
+_HOST_SYS = ("host_view", "/sys", "/sys", False)
+"""Where the network is not the user namespace's own, a new sysfs is refused: sysfs(5)."""
 _KERNELS = ("proc", "devfs", "devpts", "shm", "mqueue", "sysfs")
 """Sources of the spec's own mounts: names for the reader of a mount table, since these file systems have none."""
+
+
+_OF_THE_COMMAND = (
+    *("session_keyring", "capabilities", "credentials", "seal", "workdir", "limits", "no_new_privileges", "seccomp"),
+)
+
+
+def inside(a_plan: Plan, argv: tuple[str, ...], stdio: Stdio, target: int, cgroup: int = -1) -> Plan:
+    """The Plan of one more command in a container that runs: in its namespaces, as its user, with its variables and rights.
+
+    Args:
+        a_plan: the container's own.
+        target, cgroup: the indexes of the descriptors of its init's pidfd and of its control group; -1: it has none.
+    """
+    flags, operations, _, environment, _ = a_plan
+    before: list[tuple[Any, ...]] = []
+    for operation in operations:
+        if operation[0] == "into_cgroup":
+            before.append((operation[0], _index(cgroup), *operation[2:]))
+        elif operation[0] == "cgroup_namespace":
+            flags |= abi.CLONE_NEWCGROUP
+    before += [("death_signal",), ("new_session",)]
+    before.append(("stdio", *(_index(place) for place in (stdio.stdin, stdio.stdout, stdio.stderr))))
+    before.append(("join", _index(target), flags))
+    rights = tuple(operation for operation in operations if operation[0] in _OF_THE_COMMAND)
+    return (0, (*before, *rights), argv, environment, AS_JOINED)
 
 
 def describe(a_plan: Plan) -> str:

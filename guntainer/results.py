@@ -1,6 +1,7 @@
 """Where a job's output and its result are kept: in the folder that the user has named, or until they have been shown.
 
     DIR/<job's folder>/stdout, stderr, result.json      with a folder of results, see `jobs.names.folder_name`
+    DIR/<job's folder>/services/<name>.log              both streams of a service of its
     <run folder>/log-<n>                                without: both streams in one file, in the order of the writes
 
 A result.json is written when its job has ended, and is whole or not there.
@@ -60,6 +61,15 @@ class Results:
             os.makedirs(folder, exist_ok=True)
         return folder
 
+    def service_log(self, job_id: str, name: str) -> tuple[str, bool]:
+        """A path for what a job's service prints, and whether it is kept; without a folder it is the caller's to remove."""
+        if self._folder is None:
+            self._made_logs += 1
+            return f"{self._run().path}/log-{self._made_logs}", False
+        folder = f"{self._folder_of(job_id)}/services"
+        os.makedirs(folder, exist_ok=True)
+        return f"{folder}/{name}.log", True
+
     def put_aside(self, job_id: str, attempt: int, stdout: str, stderr: str) -> tuple[str, str]:
         """The logs of an attempt, counted from 1, that is not the last one: where they are from now on."""
         if self._folder is None or not stdout:
@@ -69,6 +79,9 @@ class Results:
             os.makedirs(folder, exist_ok=True)
             for path in (stdout, stderr):
                 os.replace(path, f"{folder}/{os.path.basename(path)}")
+            services = f"{self._folder_of(job_id)}/services"
+            if os.path.isdir(services):
+                os.replace(services, f"{folder}/services")
         except OSError as error:
             self._note(f"results can not be written: {errors.describe_oserror(error)}")
         return f"{folder}/stdout", f"{folder}/stderr"

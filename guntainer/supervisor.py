@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from guntainer.idmap import Ids
     from guntainer.jobs.model import Job, Limits
     from guntainer.launcher.spawn import Zygote
+    from guntainer.masking import Patterns
     from guntainer.store.headstart import HeadStart
 
 _FDS_PER_JOB = 8  # pidfd, two pipes, two logs, stdin, and what a launch needs meanwhile
@@ -63,6 +64,7 @@ class Supervisor:
         ids: what has come of that, where it was opened before; whoever gives it closes it.
         zygote: a fork helper that was started before, with these ids.
         head_start: unpacks that were started before.
+        secrets: the values of the jobs' secrets, by name; no output shows them.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Supervisor:
         ids: Ids | None = None,
         zygote: Zygote | None = None,
         head_start: HeadStart | None = None,
+        secrets: Mapping[str, bytes] | None = None,
     ) -> None:
         self._parallel = parallel or len(os.sched_getaffinity(0))
         self._watcher = watcher or Watcher()
@@ -91,13 +94,22 @@ class Supervisor:
         self._folder: RunFolder | None = None
         self._preparation = Preparation(self._store, self._run_folder, self._watcher.progress, head_start, self._note)
         self._ground = assembly.Ground(self._store.path, self._run_folder, self._ids)
+        self._secrets = secrets or {}
+        self._secret = _patterns(self._secrets) if secrets else None
         self._granting = anyio.Lock()
         self._groups: set[Group] = set()
         self._stopped_by: int | None = None
         self._told: set[str] = set()
         self._results = Results(results, self._run_folder, self._note)
+        self._results_folder = results
         self._containers = Containers(
-            self._ground, self._launcher, self._watcher, self._results, self._note, require_full=require_full
+            self._ground,
+            self._launcher,
+            self._watcher,
+            self._results,
+            self._note,
+            self._preparation.rootfs,
+            require_full=require_full,
         )
 
     def __repr__(self) -> str:
@@ -119,6 +131,8 @@ class Supervisor:
         finally:
             await self._launcher.__aexit__()
             self._preparation.release()
+            if self._ground.belongings is not None:
+                self._ground.belongings.close()
             if self._ground.limiter is not None:
                 with anyio.CancelScope(shield=True):
                     await in_thread(self._ground.limiter.close)
@@ -188,11 +202,13 @@ class Supervisor:
                 with group.scope:
                     if self._stopped_by is not None:
                         group.cancel(self._stopped())
-                    async with anyio.create_task_group() as tasks:
-                        for job in group.ranked():
-                            tasks.start_soon(self._job, job, group, send)
+                    async with anyio.create_task_group() as timer:
                         if timeout_s is not None:
-                            tasks.start_soon(_end_late, group, timeout_s)
+                            timer.start_soon(_end_late, group, timeout_s)
+                        async with anyio.create_task_group() as tasks:
+                            for job in group.ranked():
+                                tasks.start_soon(self._job, job, group, send)
+                        timer.cancel_scope.cancel()
         finally:
             self._groups.discard(group)
 
@@ -248,10 +264,21 @@ class Supervisor:
             wait_s = min(job.retry.backoff_s * 2 ** (attempt - 1), _LONGEST_BACKOFF_S)
             self._watcher.retrying(job, attempt, outcome.exit, wait_s)
             timing.again(outcome.exit, *self._results.put_aside(job.id, attempt, timing.stdout, timing.stderr))
-            self._preparation.forget_failure(job)
+            for one in (job, *(service.job for service in job.services)):
+                self._preparation.forget_failure(one)
             await anyio.sleep(wait_s)
 
     async def _attempt(self, job: Job, group: Group, timing: Timing) -> Outcome:
+        """What one attempt came to, as it may be shown."""
+        outcome = await self._unmasked(job, group, timing)
+        if self._secret is None:
+            return outcome
+        from guntainer import masking
+
+        notes = tuple(map(self._secret.mask, outcome.notes))
+        return outcome.replace(exit=masking.masked(outcome.exit, self._secret), notes=notes)
+
+    async def _unmasked(self, job: Job, group: Group, timing: Timing) -> Outcome:
         try:
             return await self._stages(job, group, timing)
         except errors.GuntainerError as error:
@@ -267,6 +294,7 @@ class Supervisor:
     async def _stages(self, job: Job, group: Group, timing: Timing) -> Outcome:
         self._watcher.preparing(job)
         opening.check_sources(job)
+        self._prepare_belongings(job)
         if job.network == "private" or job.ports:
             from guntainer.network import tools
 
@@ -274,6 +302,8 @@ class Supervisor:
         if job.limits != NO_LIMITS:
             await self._grant(job.limits)
         rootfs = await self._preparation.rootfs(job)
+        if job.services:
+            await self._prepare_services(job)
         timing.prepared_ns = time.monotonic_ns()
         rank = group.rank(job)
         limiter = group.limiter(job)
@@ -282,6 +312,30 @@ class Supervisor:
                 return await self._containers.run(job, rootfs, timing)
         async with limiter.take(rank), self._slots.take(rank) as timing.slot:
             return await self._containers.run(job, rootfs, timing)
+
+    def _prepare_belongings(self, job: Job) -> None:
+        """What those of all jobs share, as soon as one has any: most have none."""
+        jobs = (job, *(service.job for service in job.services))
+        if self._ground.belongings is None and any(one.has_belongings for one in jobs):
+            from guntainer.belongings import Shared
+
+            self._ground.belongings = Shared(self._store, self._ground, self._secrets, self._results_folder)
+
+    async def _prepare_services(self, job: Job) -> None:
+        """Whatever can be had before a slot, so that none is held meanwhile.
+
+        Raises:
+            HostError: naming the service.
+        """
+        for service in job.services:
+            try:
+                opening.check_sources(service.job)
+                if service.job.limits != NO_LIMITS:
+                    await self._grant(service.job.limits)
+                await self._preparation.rootfs(service.job)
+            except errors.GuntainerError as error:
+                text = f"service {service.name}: {error.message}"
+                raise errors.HostError(text, hint=error.hint, probe=error.probe) from None
 
     async def _grant(self, limits: Limits) -> None:
         """Find out what of a job's limits can be had, before anything of it is begun.
@@ -299,6 +353,8 @@ class Supervisor:
 
     def _note(self, text: str) -> None:
         """What goes otherwise than asked for is said once, however many jobs it happens to."""
+        if self._secret is not None:
+            text = self._secret.mask(text)
         if text not in self._told:
             self._told.add(text)
             self._watcher.note(text)
@@ -321,6 +377,12 @@ async def _end_late(group: Group, timeout_s: float) -> None:
     """The time for all of them together."""
     await anyio.sleep(timeout_s)
     group.cancel(f"cancelled: the whole batch may take {timeout_s:g} s")
+
+
+def _patterns(secrets: Mapping[str, bytes]) -> Patterns:
+    from guntainer.masking import Patterns
+
+    return Patterns(secrets.values())
 
 
 _KINDS = {report.PIDS: report.EXIT}

@@ -5,9 +5,10 @@
 
 import _signal
 
-AS_INIT, AS_SUBREAPER = "reaper", "subreaper"
-OUR_INITS = (AS_INIT, AS_SUBREAPER)
-"""A plan's init where it is ours, see `reaper`: as pid 1 of a pid namespace, or without one."""
+AS_INIT, AS_SUBREAPER, AS_JOINED = "reaper", "subreaper", "joined"
+OUR_INITS = (AS_INIT, AS_SUBREAPER, AS_JOINED)
+"""A plan's init where it is ours, see `reaper`: as pid 1 of a pid namespace, without one, or outside of the one that its
+command is to be in."""
 SUPERVISOR_DIED = int(_signal.SIGRTMAX)
 """The parent-death signal of the one without a pid namespace: it has to end others before itself."""
 
@@ -24,5 +25,7 @@ VIEW, CONTEXT = 193, 194
 """A mount that is not attached yet, and what it is made of."""
 STDIN_ASIDE, NETWORK_NAMESPACE, USER_NAMESPACE, ROUTES = 195, 196, 197, 198
 """See `private_network`."""
+KEPT_ROOT = 199
+"""See `mounts.offer_root`."""
 HELD = 200
 """The first of those that `mounts.hold` takes."""

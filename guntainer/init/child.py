@@ -13,7 +13,7 @@ import errno
 import marshal
 import os
 
-from guntainer.init import AS_INIT, AS_SUBREAPER, FAULTS, INIT, OUR_INITS, ops
+from guntainer.init import AS_JOINED, AS_SUBREAPER, FAULTS, INIT, OUR_INITS, ops
 from guntainer.kernel import abi
 from guntainer.kernel.program import ATTEMPTS, TEXT_BYTES, Pointer, Program
 
@@ -218,7 +218,7 @@ class Launches:
         setup.prepare(launch_id, self._fault_fd, [*self._life, *fds])
         command.prepare(launch_id, FAULTS, [])
         flags, exit_signal = (plan[0] | abi.CLONE_PARENT, 0) if self._parent else (plan[0], int(_signal.SIGCHLD))
-        proc = -1 if plan[4] == AS_INIT else os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if plan[4] == AS_SUBREAPER else -1
         waiting, looked = os.pipe2(os.O_CLOEXEC)
         try:
             pid, pidfd = _mapped(setup, lambda: setup.clone(flags, exit_signal=exit_signal))
@@ -229,7 +229,7 @@ class Launches:
                     if proc >= 0:
                         os.dup2(proc, INIT, inheritable=False)
                     setup.interpret()
-                    reaper.run(command.interpret, INIT if proc >= 0 else -1)
+                    reaper.run(command.interpret, INIT if proc >= 0 else -1, bound=plan[4] == AS_JOINED)
                 finally:
                     os._exit(125)
             return pid, pidfd, -1 if proc < 0 else _mount_namespace(pid)

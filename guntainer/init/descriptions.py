@@ -33,6 +33,7 @@ DESCRIPTIONS: dict[str, Callable[..., str]] = {
     "cgroup_namespace": lambda: "see that control group alone",
     "death_signal": lambda signal=9: "die when the supervisor dies",
     "new_session": lambda: "start a session of its own",
+    "join": lambda _, flags: f"enter the {', '.join(n for n, f in abi.NAMESPACES.items() if flags & f)} namespaces",
     "hostname": lambda name: f"set the host name {name}",
     "loopback_up": lambda: "bring lo up",
     "offer_network": lambda *_: "make the device eth0, hand out the network namespace",
@@ -44,11 +45,15 @@ DESCRIPTIONS: dict[str, Callable[..., str]] = {
     "overlay": lambda lowers, base, upper, work, target: (
         f"mount an overlay at {target}: {upper} over {' over '.join(lowers)}{f' in {base}' if base else ''}"
     ),
+    "workspace": lambda lowers, _base, upper, _work, target: (
+        f"mount the workspace's overlay at {target}: {upper} over {lowers[0]}"
+    ),
     "bind_root": lambda source: f"make {source} a mount point",
     "hold": lambda slot, path: f"take hold of {path} as #{slot}",
     "pivot": lambda root: f"pivot_root to {root}",
     "leave_host": lambda: "unmount the host's root",
     "read_only_root": lambda: "make the root read-only",
+    "offer_root": lambda *_: "hand out the root, for artifacts",
     "mount": lambda k, t, f, o, r: f"mount {k} at {t} ({_flags(f)}) {o}".rstrip() + ("" if r else ", where allowed"),
     "cgroup_view": lambda t, f: f"mount cgroup2 at {t} ({_flags(f)}), where allowed",
     "host_view": lambda s, t, r: f"show the host's {s} at {t}, read-only" + ("" if r else " where allowed"),
@@ -69,7 +74,7 @@ DESCRIPTIONS: dict[str, Callable[..., str]] = {
     "workdir": lambda path: f"change to {path}",
 }
 
-_TARGET_AT = {"mount": 2, "place": 2, "host_view": 2, "overlay": 5}
+_TARGET_AT = {"mount": 2, "place": 2, "host_view": 2, "overlay": 5, "workspace": 5}
 
 
 def describe(operation: tuple[Any, ...]) -> str:

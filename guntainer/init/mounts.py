@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 
-from guntainer.init import CONTEXT, HELD, OLD_ROOT, VIEW
+from guntainer.init import CONTEXT, HELD, KEPT_ROOT, OLD_ROOT, VIEW
 from guntainer.kernel import abi
 from guntainer.kernel.program import Program
 
@@ -97,6 +97,16 @@ def leave_host(program: Program) -> None:
 
 def read_only_root(program: Program) -> None:
     _attributes(program, _HERE, "/", abi.MOUNT_ATTR_RDONLY, recursive=False)
+
+
+def offer_root(program: Program, channel: int, slots: tuple[int, ...]) -> None:
+    """Hand out the root through a socket, and what is placed of these slots: unix(7).
+
+    Who has them can look into them after the container's end; what is mounted there is gone by then.
+    """
+    _keep(program, "openat", _HERE, "/", _PATH_FOLDER, at=KEPT_ROOT)
+    message = program.rights_message(KEPT_ROOT, *(HELD + slot for slot in slots))
+    program.call_with_fd("sendmsg", 0, channel, message, abi.MSG_NOSIGNAL)
 
 
 # -- the kernel's file systems

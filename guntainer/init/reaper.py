@@ -27,11 +27,12 @@ _KILL = 9
 _LOOK_AGAIN_S = 0.005
 
 
-def run(execute: Callable[[], None], proc: int = -1) -> NoReturn:
+def run(execute: Callable[[], None], proc: int = -1, *, bound: bool = False) -> NoReturn:
     """Fork a child that becomes the command by `execute`, forward signals to it, reap everything, end as it ended.
 
     Args:
         proc: a descriptor of the host's /proc where there is no pid namespace.
+        bound: this process is not the command's pid 1, but the command ends with it.
     """
     syscalls.prctl(abi.PR_SET_DUMPABLE, 0)  # the command is dumpable again after its execve
     if proc >= 0:
@@ -46,8 +47,9 @@ def run(execute: Callable[[], None], proc: int = -1) -> NoReturn:
     if pid == 0:
         for number in signals:
             _signal.signal(number, _signal.SIG_DFL)
-        if proc >= 0:
+        if proc >= 0 or bound:
             syscalls.prctl(abi.PR_SET_PDEATHSIG, _KILL)
+        if proc >= 0:
             os.close(proc)  # the command must not find it while it executes
         os.setpgid(0, 0)
         _foreground()

@@ -5,7 +5,8 @@ caller has mapped. It keeps nothing between messages but programs for the next l
 may still live: when its socket ends, so do they, and it itself.
 
 Messages are marshal on a SOCK_SEQPACKET socket, so a message is whole or not there:
-    in:  (launch id, marshalled plan or None), fds; a plan too large for a datagram comes as a memfd, the first descriptor
+    in:  (launch id, marshalled plan or None), fds; a plan too large for a datagram comes as a memfd, the first descriptor;
+         an empty plan asks for sockets: see `pod`
     out: (launch id, pid, 0, "") with the pidfd, and a descriptor of its mount namespace where it has no pid namespace; or
          (launch id, 0, errno, kind) where clone3 was refused, for this kind of namespace
 """
@@ -44,6 +45,11 @@ def serve(sock: _socket.socket, launches: child.Launches, living: guard.Living) 
         if not data:
             return
         launch_id, plan = marshal.loads(data)
+        if plan == b"":
+            from guntainer.init import pod  # it is loaded, where this is asked for
+
+            pod.answer_with_sockets(sock, launch_id)
+            continue
         if plan is None:
             large = fds.pop(0)
             with open(large, "rb") as file:
@@ -77,15 +83,15 @@ def _launch(
         return launches.launch(plan, fds, launch_id)
 
 
-def main(socket_fd: int, fault_fd: int, life_fd: int, user_fd: int) -> None:
+def main(socket_fd: int, fault_fd: int, life_fd: int, user_fd: int, *, pod: bool = False) -> None:
     """In the fresh interpreter.
 
     Args:
         user_fd: the user namespace in which all containers are, -1 where each has its own.
+        pod: have namespaces of its own, in which all containers are: see `pod`.
     """
-    os.closerange(
-        max(socket_fd, fault_fd, life_fd, user_fd) + 1, 1 << 30
-    )  # what the supervisor's own caller has left open
+    above = max(socket_fd, fault_fd, life_fd, user_fd) + 1
+    os.closerange(above, 1 << 30)  # what the supervisor's own caller has left open
     syscalls.join_session_keyring()
     if user_fd >= 0:
         syscalls.setns(user_fd, abi.CLONE_NEWUSER)
@@ -98,6 +104,10 @@ def main(socket_fd: int, fault_fd: int, life_fd: int, user_fd: int) -> None:
     blocked = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGPIPE)
     _signal.pthread_sigmask(_signal.SIG_BLOCK, blocked)
     sock = _socket.socket(fileno=socket_fd)
+    if pod:
+        from guntainer.init import pod as own
+
+        own.enter(receive, sock, fault_fd, life_fd, above)
     # The socket's end tells that the supervisor is gone, unless a fork of it lives on and has a copy. The signal ends the
     # reading then, between two launches and not in the middle of one.
     _signal.signal(_DIED, lambda *_: sock.shutdown(_socket.SHUT_RD))

@@ -112,18 +112,27 @@ class Launcher:
             zygote = self._start()
             self._next_id += 1
             launch_id = self._next_id
-            future: asyncio.Future[tuple[int, Any, list[int]]] = asyncio.get_running_loop().create_future()
-            self._waiting[launch_id] = future
-            try:
-                # A cancelled caller must not lose a container that is being cloned: the answer is waited for.
-                with anyio.CancelScope(shield=True):
-                    await self._send(zygote, launch_id, data or marshal.dumps(plan), fds)
-                    pid, refusal, handed = await future
-            finally:
-                self._waiting.pop(launch_id, None)
+            # A cancelled caller must not lose a container that is being cloned: the answer is waited for.
+            with anyio.CancelScope(shield=True):
+                pid, refusal, handed = await self._asked(zygote, launch_id, data or marshal.dumps(plan), fds)
         if pid == 0:
             raise faults.clone_error(*refusal)
         return Child(launch_id, stopping.Target(pid, *handed), zygote, plan)
+
+    async def _asked(self, zygote: Zygote, launch_id: int, data: bytes, fds: list[int]) -> tuple[int, Any, list[int]]:
+        """Send a message and wait for its answer: (pid, (errno, kind of namespace), descriptors)."""
+        future = self._expect(launch_id)
+        try:
+            await self._send(zygote, launch_id, data, fds)
+            return await future
+        finally:
+            self._waiting.pop(launch_id, None)
+
+    def _expect(self, launch_id: int) -> asyncio.Future[tuple[int, Any, list[int]]]:
+        """What becomes the answer to the message with this number."""
+        future: asyncio.Future[tuple[int, Any, list[int]]] = asyncio.get_running_loop().create_future()
+        self._waiting[launch_id] = future
+        return future
 
     async def _send(self, zygote: Zygote, launch_id: int, plan: bytes, fds: list[int]) -> None:
         data = marshal.dumps((launch_id, plan))

@@ -20,7 +20,7 @@ _SOCKET, _FAULTS, _LIFE, _USER = 3, 4, 5, 6  # the helper's descriptors
 _ABOVE = 16  # these, for what it executes
 _CODE = (
     "import sys; sys.dont_write_bytecode = True; sys.path.insert(0, {path!r}); "
-    "from guntainer.init.zygote import main; main({socket}, {faults}, {life}, {user})"
+    "from guntainer.init.zygote import main; main({socket}, {faults}, {life}, {user}, pod={pod})"
 )
 _QUEUE_BYTES = 1 << 20
 helpers: set[int] = set()
@@ -53,11 +53,12 @@ class Zygote:
         os.close(self._life)
 
 
-def spawn(namespace: int = -1) -> Zygote:
+def spawn(namespace: int = -1, *, pod: bool = False) -> Zygote:
     """Start a fork helper, with room for the descriptors that a launch uses.
 
     Args:
         namespace: a descriptor of the user namespace that it is to enter, or -1.
+        pod: it makes namespaces of its own first, see `launcher.pod`.
 
     Raises:
         HostError: no process or no descriptor is left.
@@ -79,7 +80,7 @@ def spawn(namespace: int = -1) -> Zygote:
         raise _not_started("", error) from None
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     user = _USER if namespace >= 0 else -1
-    code = _CODE.format(path=package, socket=_SOCKET, faults=_FAULTS, life=_LIFE, user=user)
+    code = _CODE.format(path=package, socket=_SOCKET, faults=_FAULTS, life=_LIFE, user=user, pod=pod)
     places = {_SOCKET: theirs.fileno(), _FAULTS: faults.write_fd, _LIFE: life}
     if namespace >= 0:
         places[_USER] = namespace
