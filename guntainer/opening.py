@@ -24,6 +24,10 @@ def check_sources(job: Job) -> None:
     Raises:
         UsageError: naming the missing path.
     """
+    if job.workspace is not None:
+        from guntainer import workspace
+
+        workspace.check(job.workspace)
     for mount in job.mounts:
         if mount.kind != "bind":
             continue

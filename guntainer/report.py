@@ -22,6 +22,9 @@ CANCELLED = "cancelled"
 SKIPPED = "skipped"
 REASONS = (EXIT, SIGNAL, TIMEOUT, OOM, PIDS, SETUP, CANCELLED, SKIPPED)
 
+EARLIER = "from the earlier run"
+"""The note of a result that another batch has brought, and this one has taken over."""
+
 
 class Exit(Value):
     """How a container ended."""
@@ -32,7 +35,7 @@ class Exit(Value):
     signal: int | None = None
     core_dumped: bool = False
     message: str = ""
-    """One sentence, for setup, timeout, oom, pids-limit, cancelled and skipped."""
+    """One sentence, for setup, timeout, oom, pids-limit, cancelled and skipped; for exit where that is not the command's own."""
     error: errors.GuntainerError | None = None
     """For setup: what was raised."""
 
@@ -43,7 +46,7 @@ class Exit(Value):
     def describe(self) -> str:
         """`exit 3`, `signal 9 (SIGKILL)`, `timeout after 5 s`: for people."""
         if self.reason == EXIT:
-            return f"exit {self.code}"
+            return self.message or f"exit {self.code}"
         if self.reason == SIGNAL and self.signal is not None:
             core = ", core dumped" if self.core_dumped else ""
             return f"signal {self.signal} ({signal_name(self.signal)}{core})"

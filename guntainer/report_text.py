@@ -47,6 +47,15 @@ def duration(ns: int) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
+def rounded(seconds: float) -> str:
+    """A duration in whole seconds, for what changes while one looks: 0 s, 59 s, 2 min 5 s, 3 h 0 min."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def shortened(text: str) -> str:
     """A sentence that was told before: without its hint where it is long, and on a line of a terminal."""
     if len(text) <= _SHORT:
@@ -65,9 +74,14 @@ def table(a_report: report.Report, *, colour: bool, told: Iterable[str] = ()) ->
     seen = set(told)
     for result in a_report.results:
         code = str(result.exit.code) if result.exit.reason in _WITH_CODE else "-"
-        why = "" if result.exit.reason == report.EXIT else result.exit.describe()
+        own = result.exit.reason == report.EXIT and not result.exit.message
+        why = "" if own else result.exit.describe()
         said = visible(shortened(why) if why in seen else why)
         seen.add(why)
+        if result.attempts:
+            said = f"attempt {len(result.attempts) + 1}{f': {said}' if said else ''}"
+        if report.EARLIER in result.notes:
+            said = f"{said}; {report.EARLIER}" if said else report.EARLIER
         rows.append((visible(result.id), result.verdict, code, duration(result.wall_ns), said))
     widths = [max(width_of(row[column]) for row in rows) for column in range(4)]
     lines = []
@@ -75,9 +89,15 @@ def table(a_report: report.Report, *, colour: bool, told: Iterable[str] = ()) ->
         cells = [cell + " " * (width - width_of(cell)) for cell, width in zip(row[:2], widths[:2], strict=True)]
         cells += [" " * (width - width_of(cell)) + cell for cell, width in zip(row[2:4], widths[2:], strict=True)]
         if colour and number:
-            cells[1] = f"\x1b[{_COLOURS.get(row[1].partition(' ')[0], '0')}m{cells[1]}\x1b[0m"
+            cells[1] = f"\x1b[{_colour(row[1])}m{cells[1]}\x1b[0m"
         lines.append("  ".join([*cells, row[4]]).rstrip())
     return "\n".join([*lines, summary(a_report)]) + "\n"
+
+
+def _colour(verdict: str) -> str:
+    """What may fail is not red."""
+    word, _, allowed = verdict.partition(" ")
+    return "33" if allowed else _COLOURS.get(word, "0")
 
 
 def summary(a_report: report.Report) -> str:

@@ -129,6 +129,9 @@ def _volume(mount: Mount) -> SpecMount:
         size = [f"size={mount.size_bytes}"] if mount.size_bytes is not None else []
         access = ["ro"] if mount.read_only else []
         return _mount(mount.target, "tmpfs", "tmpfs", "nosuid", "nodev", *size, *access)
+    if mount.kind == "overlay":
+        places = (("lowerdir", mount.source), ("upperdir", f"{mount.layer}/upper"), ("workdir", f"{mount.layer}/work"))
+        return _mount(mount.target, "overlay", "overlay", *(f"{name}={path}" for name, path in places))
     return _mount(mount.target, "none", mount.source, "rbind", "ro" if mount.read_only else "rw")
 
 

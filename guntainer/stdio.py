@@ -18,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from guntainer.masking import Masker, Patterns
+
     Sink = Callable[[str, bytes], Awaitable[None]]
 
 CHUNK = 1 << 20
@@ -36,10 +38,14 @@ class Stdio:
         stdin: a host path to read from; None: /dev/null.
         stdout, stderr: paths of the logs, made or emptied; they may be the same.
         sink: called with ("stdout" | "stderr", bytes) for each chunk; None: nobody watches.
+        secret: what neither the logs nor the watcher may get to see; None: nothing.
     """
 
-    def __init__(self, stdin: str | None, stdout: str, stderr: str, sink: Sink | None) -> None:
+    def __init__(
+        self, stdin: str | None, stdout: str, stderr: str, sink: Sink | None, secret: Patterns | None = None
+    ) -> None:
         self._sink = sink
+        self._secret = secret
         self._pumps: list[_Pump] = []
         self.fds: list[int] = []
         self.cut: str = ""
@@ -60,10 +66,10 @@ class Stdio:
             # O_APPEND: a container that opens /dev/stdout again must not write over its own log
             fresh = 0 if name == "stderr" and path == stdout else os.O_TRUNC
             log = os.open(path, os.O_WRONLY | os.O_CREAT | fresh | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            if self._sink is None:
+            if self._sink is None and not self._secret:
                 self.fds.append(log)
                 continue
-            self._pumps.append(_Pump(name, log, self._sink))
+            self._pumps.append(_Pump(name, log, self._sink, self._secret.stream() if self._secret else None))
             self.fds.append(self._pumps[-1].open())
 
     def launched(self) -> None:
@@ -106,10 +112,11 @@ class Stdio:
 class _Pump:
     """One stream: from its pipe to its log and to the watcher."""
 
-    def __init__(self, name: str, log: int, sink: Sink) -> None:
+    def __init__(self, name: str, log: int, sink: Sink | None, masker: Masker | None = None) -> None:
         self._name = name
         self._log = log
         self._sink = sink
+        self._masker = masker
         self._read = -1
         self.task: asyncio.Task[None] | None = None
         self.passed = 0
@@ -146,14 +153,18 @@ class _Pump:
                 finally:
                     loop.remove_reader(self._read)
                 continue
+            if not data and self._masker is None:
+                return
+            shown = data if self._masker is None else self._masker.feed(data) if data else self._masker.end()
+            self._record(shown)
+            await self._pass_on(shown)
             if not data:
                 return
-            self._record(data)
-            await self._pass_on(data)
 
     async def _pass_on(self, data: bytes) -> None:
         for at in range(0, len(data), PIECE):
-            await self._sink(self._name, data[at : at + PIECE])
+            if self._sink is not None:
+                await self._sink(self._name, data[at : at + PIECE])
             self.passed += 1
         # a container that writes all the time and a watcher that never waits would keep everybody else from their turn
         await asyncio.sleep(0)
@@ -172,9 +183,11 @@ class _Pump:
         try:
             while left > 0 and (data := os.read(self._read, left)):
                 left -= len(data)
-                self._record(data)
+                self._record(data if self._masker is None else self._masker.feed(data))
         except BlockingIOError:
             pass
+        if self._masker is not None:
+            self._record(self._masker.end())
 
     def close(self) -> None:
         if self.task is not None:

@@ -81,6 +81,7 @@ class Timing:
             needs=job.needs,
             allow_failure=job.allow_failure,
             attempts=tuple(self.attempts),
+            artifacts=outcome.artifacts,
         )
         if used is None:
             return result

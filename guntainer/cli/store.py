@@ -100,7 +100,7 @@ def main(words: list[str]) -> int:
 
 def _ls(args: argparse.Namespace) -> int:
     from guntainer.store import entries
-    from guntainer.store.lookup import KINDS, open_store
+    from guntainer.store.lookup import CACHE, KINDS, open_store
 
     found = entries.entries(open_store(args.store), KINDS if args.layers else entries.USED)
     if args.json:
@@ -112,7 +112,8 @@ def _ls(args: argparse.Namespace) -> int:
     for entry in found:
         used = f"{ago(time.time() - entry.used_at)} ago" + (" (in use)" if entry.in_use else "")
         state = "" if entry.whole else " (not whole)"
-        rows.append((kind(entry) + state, entry.digest[:12], ids(entry), size(entry.size_bytes), used, source(entry)))
+        taken = "-" if entry.kind == CACHE else size(entry.size_bytes)  # see `du`
+        rows.append((kind(entry) + state, entry.digest[:12], ids(entry), taken, used, source(entry)))
     table(rows)
     return 0
 
@@ -139,7 +140,7 @@ def facts(entry: Entry) -> dict[str, Any]:
 
 
 def kind(entry: Entry) -> str:
-    """Its kind, in the singular: rootfs, image, layer, build."""
+    """Its kind, in the singular: rootfs, image, layer, build, folder."""
     return entry.kind if entry.kind == "rootfs" else entry.kind.removesuffix("s")
 
 

@@ -73,11 +73,13 @@ def _as_json(store: Store, found: Usage) -> None:
 def verify(args: argparse.Namespace) -> int:
     from guntainer.store import choosing, entries
     from guntainer.store import verify as verifying
-    from guntainer.store.lookup import open_store
+    from guntainer.store.lookup import CACHE, open_store
 
     store = open_store(args.store)
     found = entries.all_entries(store)
-    if args.names:
+    if not args.names:
+        found = [entry for entry in found if entry.kind != CACHE]  # there is nothing to compare them with
+    else:
         found = list(dict.fromkeys(entry for name in args.names for entry in choosing.choose(found, name)))
     findings = _findings(store, verifying.with_layers(store, found))
     for finding in findings:
@@ -163,11 +165,11 @@ def _leased(args: argparse.Namespace, own: Ids) -> tuple[Lease, Ids]:
     from guntainer.jobs import sources
     from guntainer.store import acquire, choosing
     from guntainer.store.entries import all_entries
-    from guntainer.store.lookup import Store, open_store
+    from guntainer.store.lookup import CACHE, Store, open_store
 
     store = open_store(args.store, own)
     try:
-        chosen = choosing.choose(all_entries(store), args.name)
+        chosen = choosing.choose([entry for entry in all_entries(store) if entry.kind != CACHE], args.name)
     except errors.UsageError:
         if not os.path.exists(args.name) and ":" not in args.name:
             raise

@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 
-from guntainer.store.lookup import BUILD, IMAGE, KINDS, LAYER, ROOTFS, read_meta
+from guntainer.store.lookup import BUILD, CACHE, IMAGE, KINDS, LAYER, ROOTFS, read_meta
 from guntainer.value import Value
 
 TYPE_CHECKING = False
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     from guntainer.store.lookup import Store
 
-USED = (ROOTFS, IMAGE, BUILD)
+USED = (ROOTFS, IMAGE, BUILD, CACHE)
 """Kinds that are leased by who runs on them; layers come and go with images."""
 LINKS = ("index", "refs")
 _IMAGE_LINK = "image:"
 
 
 class Entry(Value):
-    """One unpacked archive, image, layer of images, or step of a build."""
+    """One unpacked archive, image, layer of images, step of a build, or cache folder."""
 
     kind: str = ROOTFS
     name: str
@@ -31,11 +31,11 @@ class Entry(Value):
     ids: str = ""
     """Under which map of ids it was unpacked."""
     size_bytes: int = 0
-    """Of the files, as unpacked; of an image those of all its layers."""
+    """Of the files, as unpacked; of an image those of all its layers; of a cache folder nothing, since it grows."""
     used_at: float = 0.0
     """Seconds since the epoch of the last lease; of a layer also of its images'."""
     sources: tuple[str, ...] = ()
-    """What it was unpacked from, in the words of who did."""
+    """What it was unpacked from, in the words of who did; of a cache folder its key."""
     references: tuple[str, ...] = ()
     """The links that lead to it: index/…, refs/…"""
     layers: tuple[str, ...] = ()

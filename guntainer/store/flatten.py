@@ -84,9 +84,16 @@ def _enter(namespace: int) -> None:
 
 
 class Flattening:
-    """One copy under way; arguments as of `line`."""
+    """One copy under way; arguments as of `line`.
 
-    def __init__(self, folders: Sequence[str], target: str, *, bare: int = 0) -> None:
+    Args:
+        without: paths that are left out, and with them sockets, which are nobody's in a copy.
+    """
+
+    def __init__(
+        self, folders: Sequence[str], target: str, *, bare: int = 0, without: frozenset[str] = frozenset()
+    ) -> None:
+        self._without = without
         self._roots = [os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for folder in folders]
         self._target = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._bare = bare
@@ -124,7 +131,7 @@ class Flattening:
                     continue
                 try:
                     for name in os.listdir(fd):
-                        if name in hidden:
+                        if name in hidden or (self._without and _join(path, name) in self._without):
                             continue
                         status = os.stat(name, dir_fd=fd, follow_symlinks=False)
                         if stat.S_ISDIR(status.st_mode):
@@ -153,7 +160,7 @@ class Flattening:
     def _entry(self, above: int, name: str, status: os.stat_result, made: int, path: str) -> None:
         """Make what is no folder. Devices stay out, and with them whiteouts: the kernel lets no container use one of its own."""
         kind = stat.S_IFMT(status.st_mode)
-        if kind in (stat.S_IFCHR, stat.S_IFBLK):
+        if kind in (stat.S_IFCHR, stat.S_IFBLK) or (kind == stat.S_IFSOCK and self._without):
             return
         if status.st_nlink > 1 and self._linked(name, status, made, path):
             return

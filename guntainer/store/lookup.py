@@ -8,6 +8,7 @@
         layers/<entry>/{tree,opaque}/, meta, lock        a layer of images: named after its blob's sha256, see `archive.tree`
         builds/<entry>/{tree,opaque}/, meta, lock        what a step of a build has written, see `builder.layers`: after its key
         images/<entry>/lowers/0,1,…, meta, lock          links to its layers' folders, uppermost first: after its manifest's sha256
+        folders/<entry>/data/, meta, lock                what jobs keep between runs, see `folders`: after its key's sha256
         index/<dev>-<ino>-<size>-<mtime_ns>-<ctime_ns>   a link whose text is the sha256: a warm run does not hash the archive again
         refs/<quoted>               the same for what is elsewhere: a URL, an image of a registry
         incoming/<name>/            an unpack under way; <name>.lock is held meanwhile
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 VERSION = 2
 _DIGEST_DIGITS = 64
 _META_BYTES = 1 << 26  # a layer remembers the folders that it has no entries for
-ROOTFS, LAYER, IMAGE, BUILD = KINDS = ("rootfs", "layers", "images", "builds")
+ROOTFS, LAYER, IMAGE, BUILD, CACHE = KINDS = ("rootfs", "layers", "images", "builds", "folders")
 """Kinds of entries: the folders that they are in."""
 FOLDERS = (*KINDS, "index", "refs", "incoming")
 _IMAGE_LINK = "image:"

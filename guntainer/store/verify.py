@@ -10,7 +10,7 @@ from guntainer import errors
 from guntainer.archive import seal
 from guntainer.store import prune
 from guntainer.store.entries import all_entries
-from guntainer.store.lookup import IMAGE, LAYER, read_meta
+from guntainer.store.lookup import CACHE, IMAGE, LAYER, read_meta
 from guntainer.value import Value
 
 TYPE_CHECKING = False
@@ -51,6 +51,8 @@ def look(
         seal_of: gives the seal of a tree and what lies beside it.
     """
     path = f"{store.path}/{entry.place}"
+    if entry.kind == CACHE:
+        return Finding(entry=entry, state=SKIPPED, why="jobs change it as they like")
     try:
         lock = os.open(f"{path}/lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,0 +1,187 @@
+"""What a container is given besides its rootfs, and what is taken from it: workspace, cache folders, secrets, artifacts.
+
+One launch's are opened before it and closed after its end, by its container, before the layer goes.
+"""
+
+from __future__ import annotations
+
+import os
+
+import anyio
+
+from guntainer import errors, report, runfolder, workspace
+from guntainer.artifacts import Taking, none_match
+from guntainer.jobs.model import Mount
+from guntainer.jobs.names import folder_name
+from guntainer.masking import Patterns
+from guntainer.offloading import in_thread
+from guntainer.store.folders import CacheFolders
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from guntainer.assembly import Ground
+    from guntainer.container import Outcome
+    from guntainer.errand import Errand
+    from guntainer.handover import Handover
+    from guntainer.jobs.model import Job
+    from guntainer.store.lookup import Store
+
+
+class Shared:
+    """What those of all jobs of a supervisor have in common; it closes this at its end.
+
+    Args:
+        secrets: name → value.
+        results: the folder of results; None: there is none.
+    """
+
+    def __init__(self, store: Store, ground: Ground, secrets: Mapping[str, bytes], results: str | None) -> None:
+        self.ground = ground
+        self.secrets = secrets
+        self._cache = CacheFolders(store)
+        self._opening = anyio.Lock()
+        self.copied: set[str] = set()
+        """Folders over which there can be no overlay."""
+        self._results = results or ""
+        self._places = (store.path, self._results)
+        self._patterns: dict[tuple[str, ...], Patterns] = {}
+
+    def hidden(self, source: str) -> tuple[str, ...]:
+        """Folders of guntainer's own inside of a workspace's."""
+        return workspace.inside(source, (*self._places, os.path.dirname(self.ground.run().path)))
+
+    async def cache_folder(self, key: str) -> str:
+        """The host folder of a key; the first time in a thread, since somebody may be removing it.
+
+        Raises:
+            StoreError: it can not be made.
+        """
+        async with self._opening:
+            return self._cache.held(key) or await in_thread(self._cache.open, key)
+
+    def artifacts_of(self, job_id: str) -> str:
+        """Where a job's artifacts are put; "": nowhere."""
+        return f"{self._results}/{folder_name(job_id)}/artifacts" if self._results else ""
+
+    def patterns(self, job: Job) -> Patterns | None:
+        """What is to be masked in a job's output; None: nothing."""
+        if not job.secrets:
+            return None
+        names = tuple(secret.name for secret in job.secrets if secret.name in self.secrets)
+        if names not in self._patterns:
+            self._patterns[names] = Patterns(self.secrets[name] for name in names)
+        return self._patterns[names]
+
+    def close(self) -> None:
+        self._cache.close()
+
+
+class Belongings:
+    """Those of one launch."""
+
+    def __init__(self, job: Job, shared: Shared) -> None:
+        self._job = job
+        self._shared = shared
+        self._layer = ""
+        self._errand: Errand | None = None
+        self._taking: Taking | None = None
+        self._killed = False
+        folder = shared.artifacts_of(job.id)
+        if job.artifacts is not None and folder:
+            mount = job.workspace.target if job.workspace is not None else ""
+            self._taking = Taking(job.artifacts, folder, shared.ground.ids, mount)
+
+    async def open(self, *, copy: bool) -> Job:
+        """The job with all that is mounted, and with the values of its secrets.
+
+        Args:
+            copy: overlayfs is refused.
+
+        Raises:
+            GuntainerError: something can not be had.
+        """
+        job, shared = self._job, self._shared
+        mounts = list(job.mounts)
+        if job.workspace is not None:
+            mounts.append(await self._workspace(copy=copy or job.workspace.source in shared.copied))
+        for one in job.cache_folders:
+            mounts.append(Mount(source=await shared.cache_folder(one.key), target=one.target))  # noqa: PERF401
+        return job.replace(mounts=tuple(mounts), env=(*job.env, *self._variables()))
+
+    def _variables(self) -> list[tuple[str, str]]:
+        found = []
+        for secret in self._job.secrets:
+            if secret.name not in self._shared.secrets:
+                raise errors.UsageError(f"secret {secret.name}: the supervisor was given no value for it")
+            found.append((secret.name, self._shared.secrets[secret.name].decode("utf-8", "surrogateescape")))
+        return found
+
+    async def _workspace(self, *, copy: bool) -> Mount:
+        wanted = self._job.workspace
+        assert wanted is not None
+        workspace.check(wanted)
+        if wanted.mode != workspace.COPY:
+            return workspace.bound(wanted)
+        ground = self._shared.ground
+        self._layer = ground.run().layer()
+        hidden = self._shared.hidden(wanted.source)
+        try:
+            if not copy:
+                return workspace.layered(wanted, self._layer, hidden)
+            self._errand = workspace.copying(wanted, self._layer, hidden, ground.ids)
+            if self._killed:
+                self._errand.kill()
+            return workspace.copied(wanted, self._layer, *await self._errand.wait())
+        except OSError as error:
+            raise errors.HostError(f"workspace {wanted.source}: {errors.describe_oserror(error)}") from None
+
+    def hand_over(self, given: Handover) -> None:
+        """Have the container hand out what artifacts are taken from."""
+        if self._taking is not None:
+            given.keep(self._taking.channel, self._taking.mount)
+
+    async def taken(self, outcome: Outcome, cwd: str) -> Outcome:
+        """The outcome with what was taken out of the container, which has ended; not interrupted but by `kill`."""
+        wanted = self._job.artifacts
+        if self._taking is None or wanted is None or self._killed:
+            return outcome
+        with anyio.CancelScope(shield=True):
+            try:
+                taken = await self._taking.take(cwd)
+            except errors.HostError as error:
+                return outcome.replace(notes=(*outcome.notes, str(error)))
+        files = tuple(report.Artifact(path=path, size_bytes=size) for path, size in taken.files)
+        outcome = outcome.replace(artifacts=files, notes=(*outcome.notes, *taken.notes))
+        if files or wanted.if_none == "ignore":
+            return outcome
+        why = f"artifacts: {none_match(wanted)}"
+        if wanted.if_none == "error" and outcome.exit.ok:
+            return outcome.replace(exit=report.Exit(reason=report.EXIT, code=errors.FAILED, message=why))
+        return outcome.replace(notes=(*outcome.notes, why))
+
+    def refused(self, error: errors.GuntainerError | None) -> str:
+        """What the user is told where there can be no overlay over the workspace, which the next launch copies; "" otherwise."""
+        if not workspace.is_refused(error) or self._job.workspace is None:
+            return ""
+        assert isinstance(error, errors.SetupError)
+        source = self._job.workspace.source
+        self._shared.copied.add(source)
+        return f"workspace {source}: overlayfs is refused over it ({os.strerror(error.errno)}): running on a copy"
+
+    def kill(self) -> None:
+        """End at once what is under way."""
+        self._killed = True
+        for one in (self._errand, self._taking):
+            if one is not None:
+                one.kill()
+
+    async def close(self) -> None:
+        """Let go of everything, and give the workspace's layer back."""
+        if self._taking is not None:
+            self._taking.close()
+        layer, self._layer = self._layer, ""
+        if layer and not self._shared.ground.run().give_back(layer):
+            with anyio.CancelScope(shield=True):
+                await in_thread(runfolder.remove_layer, layer)

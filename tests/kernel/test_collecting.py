@@ -1,0 +1,146 @@
+"""Taking artifacts out of a tree that nobody trusts, in this process: see tests/container/test_artifacts.py for the rest."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from guntainer import artifacts, collecting
+from guntainer.collecting import Collecting
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    (tmp_path / "tree").mkdir()
+    fd = os.open(tmp_path / "tree", os.O_PATH | os.O_DIRECTORY)
+    yield tmp_path / "tree", fd
+    os.close(fd)
+
+
+def collect(tree: tuple[Path, int], *patterns: str, most_bytes: int = 1 << 30, cwd: str = "/") -> Collecting:
+    work = Collecting(patterns, cwd, [("", tree[1])], str(tree[0].parent / "out"), most_bytes)
+    work.run()
+    return work
+
+
+def test_links_lead_nowhere_but_inside(tree: tuple[Path, int]) -> None:
+    (tree[0].parent / "outside").write_text("outside")
+    (tree[0] / "inside").write_text("inside")
+    for name, target in (
+        ("a", "../outside"),
+        ("b", str(tree[0].parent / "outside")),
+        ("c", "/inside"),
+        ("d", "../../../inside"),
+        ("e", f"/proc/{os.getpid()}/root{tree[0].parent}/outside"),
+    ):
+        (tree[0] / name).symlink_to(target)
+    work = collect(tree, "/*")
+    assert sorted(work.files) == [("c", 6), ("d", 6), ("inside", 6)]
+    assert dict(work.refused) == dict.fromkeys(("a", "b", "e"), "links that lead nowhere")
+
+
+def test_folders_that_are_links(tree: tuple[Path, int]) -> None:
+    """On the way of what a pattern begins with they are followed, inside; below that they are not."""
+    (tree[0] / "real" / "sub").mkdir(parents=True)
+    (tree[0] / "real" / "sub" / "x").write_text("x")
+    (tree[0] / "way").symlink_to("/real")
+    (tree[0] / "real" / "loop").symlink_to("/real")
+    (tree[0] / "out").symlink_to(tree[0].parent)
+    assert collect(tree, "/way/sub/*").files == [("way/sub/x", 1)]
+    assert collect(tree, "/out/**").files == []
+    work = collect(tree, "/real/**")
+    assert work.files == [("real/sub/x", 1)] and dict(work.refused) == {"real/loop": "links to folders"}
+
+
+def test_nothing_waits(tree: tuple[Path, int]) -> None:
+    os.mkfifo(tree[0] / "fifo")
+    (tree[0] / "link").symlink_to("fifo")
+    done = threading.Thread(target=collect, args=(tree, "/**", "/fifo"), daemon=True)
+    done.start()
+    done.join(10)
+    assert not done.is_alive()
+    assert collect(tree, "/**", "/fifo").special == 2
+
+
+def test_each_file_once(tree: tuple[Path, int]) -> None:
+    (tree[0] / "d").mkdir()
+    (tree[0] / "d" / "x").write_text("x")
+    assert collect(tree, "/d", "/d/*", "/**", "d/x").files == [("d/x", 1)]
+
+
+def test_what_is_taken_away(tree: tuple[Path, int]) -> None:
+    for name in ("a/x", "a/y.tmp", "b/c/z", "b/k"):
+        (tree[0] / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree[0] / name).write_text("x")
+    work = collect(tree, "/a", "/b", "!**/*.tmp", "!/b/c")
+    assert sorted(work.files) == [("a/x", 1), ("b/k", 1)] and not work.refused
+
+
+def test_a_link_where_it_is_copied_to(tree: tuple[Path, int]) -> None:
+    """Another job may have the folder of results as a volume."""
+    (tree[0] / "d").mkdir()
+    (tree[0] / "d" / "x").write_text("x")
+    elsewhere = tree[0].parent / "elsewhere"
+    elsewhere.mkdir()
+    work = Collecting(("/d/x",), "/", [("", tree[1])], str(tree[0].parent / "out"), 1 << 20)
+    work._made("")
+    (tree[0].parent / "out" / "d").symlink_to(elsewhere)
+    for pattern in work._wanted:
+        work._base(pattern)
+    assert list(elsewhere.iterdir()) == [] and work.files == [] and list(work.refused) == ["d/x"]
+    os.close(work._out)
+
+
+def test_how_many_names_are_looked_at(tree: tuple[Path, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "_MOST_SEEN", 20)
+    for number in range(30):
+        (tree[0] / f"{number}").write_text("")
+    work = collect(tree, "/**")
+    assert work.files == [] and "more than 20 names" in work.stopped
+
+
+def test_how_long_their_paths_are(tree: tuple[Path, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "_MOST_PATH_BYTES", 1 << 10)
+    for number in range(10):
+        (tree[0] / (f"{number}" * 200)).write_text("x")
+    work = collect(tree, "/*")
+    assert len(work.files) == 5 and "the paths of those that match have more than 1 KiB" in work.stopped
+
+
+def test_how_many_are_told(tree: tuple[Path, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "_MOST_TOLD", 10)
+    monkeypatch.setattr(collecting, "_MOST_MATCHES", 20)
+    for number in range(30):
+        (tree[0] / f"{number}").write_text("xx")
+    work = collect(tree, "/*", most_bytes=1)
+    assert len(work.refused) == 10 and "more than 20 files match" in work.stopped
+
+
+def test_no_room(tree: tuple[Path, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that did not fit is not there by half."""
+    for name in ("a", "b", "c"):
+        (tree[0] / name).write_text(name)
+
+    def full(_self: object, _source: int, fd: int, _status: object) -> None:
+        os.write(fd, b"half")
+        if len(list((tree[0].parent / "out").iterdir())) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("guntainer.store.filedata.Data.copy", full)
+    work = collect(tree, "/*")
+    assert work.files == [("a", 1)] and work.stopped == "no space left for /b and what comes after it"
+    assert os.listdir(tree[0].parent / "out") == ["a"]
+
+
+def test_notes() -> None:
+    refused = [(f"f{number}", "why") for number in range(7)] + [("x\ny", "other")]
+    assert artifacts._notes(refused, 1, "it stopped") == [
+        "artifacts left out, why: /f0, /f1, /f2, /f3, /f4 and 2 more",
+        "artifacts left out, other: /x\\ny",
+        "artifacts: 1 FIFO, sockets or devices left out",
+        "artifacts: it stopped",
+    ]
