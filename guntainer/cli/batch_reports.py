@@ -1,0 +1,104 @@
+"""The files that a batch writes of itself: batch.json in its results folder, and what --html and --junit ask for."""
+
+from __future__ import annotations
+
+import time
+
+from guntainer import errors
+from guntainer.report import Report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from guntainer.history import History
+    from guntainer.report import Result
+
+_UNREAD = "results can not be written"
+
+
+class Reports:
+    """Those of one batch.
+
+    Args:
+        folder: of results; None: there is none.
+        html, junit: paths; None: not asked for.
+        ids: of all jobs, in the file's order.
+        stub: what is known of the batch before it begins.
+        warn: told of what can not be written, and is not worth an exit code.
+    """
+
+    def __init__(
+        self,
+        folder: str | None,
+        *,
+        html: str | None,
+        junit: str | None,
+        ids: tuple[str, ...],
+        stub: Report,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._folder = folder
+        self._html = html
+        self._junit = junit
+        self._ids = ids
+        self._stub = stub.replace(started_at=time.time())
+        self._warn = warn
+
+    def begin(self) -> None:
+        """Before any job starts: what can not be written is not found out after an hour.
+
+        Raises:
+            UsageError: a file can not be written.
+        """
+        if self._html or self._junit:
+            from guntainer.reports import writing
+
+            for option, path in (("--html", self._html), ("--junit", self._junit)):
+                if path:
+                    writing.try_to_write(path, option=option)
+        self._write_batch(self._stub, running=True)
+
+    def whole(self, report: Report, done: tuple[Result, ...]) -> Report:
+        """A report with what is known of the batch beside its results, and the results of jobs that were done before."""
+        stub = self._stub
+        if done:
+            found = {result.id: result for result in (*done, *report.results)}
+            report = report.replace(results=tuple(found[id_] for id_ in self._ids if id_ in found))
+        return report.replace(name=stub.name, file=stub.file, facts=stub.facts)
+
+    async def write(self, report: Report, history: History) -> list[errors.GuntainerError]:
+        """All of them, at the end, each whole or not there. Returns why some could not be written."""
+        from guntainer.offloading import in_thread
+
+        return await in_thread(self._write, report, history)
+
+    def _write(self, report: Report, history: History) -> list[errors.GuntainerError]:
+        from guntainer import reports
+
+        self._write_batch(report, running=False)
+        failures: list[errors.GuntainerError] = []
+        if self._junit:
+            failures += _tried(lambda path: reports.write_junit(path, report, self._folder), self._junit)
+        if self._html:
+            runs = history.by_job(report)
+            failures += _tried(lambda path: reports.write_html(path, report, self._folder, runs), self._html)
+        return failures
+
+    def _write_batch(self, report: Report, *, running: bool) -> None:
+        if self._folder is None:
+            return
+        from guntainer.reports.folder import write_batch
+
+        try:
+            write_batch(self._folder, report, self._ids, running=running)
+        except OSError as error:
+            self._warn(f"{_UNREAD}: {errors.describe_oserror(error)}")
+
+
+def _tried(write: Callable[[str], object], path: str) -> list[errors.GuntainerError]:
+    try:
+        write(path)
+    except errors.GuntainerError as error:
+        return [error]
+    return []

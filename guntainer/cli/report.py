@@ -1,0 +1,133 @@
+"""`guntainer report DIR`: the reports of a batch once more, from the results that it has kept; and two batches compared."""
+
+from __future__ import annotations
+
+import os
+
+from guntainer import errors
+from guntainer.cli import complain, show
+from guntainer.cli.parsing import Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from guntainer.reports.compare import Comparison
+    from guntainer.reports.reading import Stored
+
+_EPILOG = """\
+DIR is what batch --results has written. Without an option the closing table is printed again, and with --against what has
+changed. FILE may be -: standard output.
+
+exit codes: 0 the report was made, whatever is in it; 2 bad usage, or no results in DIR; 125 it could not be written.
+"""
+_MOST_PROBLEMS = 10
+
+
+def parser() -> Parser:
+    p = Parser(
+        prog="guntainer report",
+        description="Make reports of a batch from its results, and compare two batches.",
+        epilog=_EPILOG,
+    )
+    p.add_argument("folder", metavar="DIR", help="a folder of results")
+    p.add_argument(
+        "--html", metavar="FILE", help="write the page: matrix, timeline, logs; one file that needs no network"
+    )
+    p.add_argument("--junit", metavar="FILE", help="write JUnit's XML, for CI servers")
+    p.add_argument("--json", metavar="FILE", help="write one JSON object per job")
+    p.add_argument("--against", metavar="DIR", help="the results of an earlier batch, to compare with")
+    p.add_argument("--debug", action="store_true", help="tracebacks")
+    return p
+
+
+def main(words: list[str]) -> int:
+    from guntainer import reports
+
+    args = parser().parse(words)
+    _check(args)
+    stored = reports.read(args.folder)
+    _tell(stored.problems, args.folder)
+    comparison = _comparison(args.against, stored)
+    files = [(option, path) for option, path in _files(args) if path]
+    unread: dict[str, None] = {}  # the same logs are read for each report
+    for option, path in files:
+        unread.update(dict.fromkeys(_write(option, path, stored, comparison)))
+    _tell(tuple(unread), args.folder)
+    if not files:
+        _print(stored, comparison)
+    return 0
+
+
+def _files(args: argparse.Namespace) -> tuple[tuple[str, str | None], ...]:
+    return (("--html", args.html), ("--junit", args.junit), ("--json", args.json))
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Before anything is read, which may take its time.
+
+    Raises:
+        UsageError: a file can not be written, or two are the same.
+    """
+    from guntainer.reports import writing
+
+    taken: dict[str, str] = {}
+    for option, path in _files(args):
+        if path is None:
+            continue
+        if not path:
+            raise errors.UsageError(f"report: {option}: the name of the file is empty")
+        where = "-" if path == "-" else os.path.realpath(path)
+        if where in taken:
+            raise errors.UsageError(f"report: {taken[where]} and {option} would both be written to {path}")
+        taken[where] = option
+        if path != "-":
+            writing.try_to_write(path, option=option)
+
+
+def _tell(problems: tuple[str, ...], folder: str) -> None:
+    for text in problems[:_MOST_PROBLEMS]:
+        complain(f"{folder}: {text}", "warning")
+    if len(problems) > _MOST_PROBLEMS:
+        complain(f"{folder}: and {len(problems) - _MOST_PROBLEMS} more that are not as they should be", "warning")
+
+
+def _comparison(against: str | None, stored: Stored) -> Comparison | None:
+    if against is None:
+        return None
+    from guntainer import reports
+    from guntainer.reports.compare import compare
+
+    before = reports.read(against)
+    _tell(before.problems, against)
+    return compare(before.report, stored.report, before_name=against)
+
+
+def _write(option: str, path: str, stored: Stored, comparison: Comparison | None) -> tuple[str, ...]:
+    """Returns what of the logs could not be read."""
+    from guntainer import reports
+    from guntainer.reports import writing
+
+    where = "/dev/stdout" if path == "-" else path
+    if option == "--html":
+        return reports.write_html(
+            where, stored.report, stored.path, problems=stored.problems, folders=stored.folders, comparison=comparison
+        )
+    if option == "--junit":
+        return reports.write_junit(where, stored.report, stored.path, folders=stored.folders)
+    from guntainer.report_text import json_lines
+
+    writing.write(where, (json_lines(stored.report).encode(),), option=option)
+    return ()
+
+
+def _print(stored: Stored, comparison: Comparison | None) -> None:
+    from guntainer.report_text import table
+
+    colour = os.isatty(1) and not os.environ.get("NO_COLOR")
+    if comparison is None:
+        show(table(stored.report, colour=colour))
+        return
+    from guntainer.reports.compare import text
+
+    show(table(stored.report, colour=colour) + "\n" + text(comparison, colour=colour))

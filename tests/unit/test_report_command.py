@@ -1,0 +1,147 @@
+"""`guntainer report`: each report again from a folder of results, two folders compared, and every mistake in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import report_folders as folders
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+
+
+def run(*words: object, **settings: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    options: dict[str, object] = {"capture_output": True, "text": True, "timeout": 60, "env": environment, **settings}
+    return subprocess.run([sys.executable, "-m", "guntainer", "report", *map(str, words)], **options)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    whole, logs = folders.matrix(20)
+    return folders.write(tmp_path / "new", whole, logs)
+
+
+def test_the_closing_table(results: Path) -> None:
+    done = run(results)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[0].split() == ["JOB", "OUTCOME", "CODE", "TIME"]
+    assert "20 jobs: " in done.stdout
+
+
+def test_every_report_at_once(results: Path, tmp_path: Path) -> None:
+    done = run(results, "--html", tmp_path / "p.html", "--junit", tmp_path / "j.xml", "--json", tmp_path / "r.json")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "p.html").read_text().startswith("<!doctype html>")
+    assert (tmp_path / "j.xml").read_text().startswith("<?xml")
+    again = [json.loads(line) for line in (tmp_path / "r.json").read_text().splitlines()]
+    assert len(again) == 20
+    kept = json.loads((results / "build" / "result.json").read_text())
+    assert again[0] == kept
+    assert sorted(os.listdir(tmp_path)) == ["j.xml", "new", "p.html", "r.json"]
+
+
+def test_a_link_stays_a_link(results: Path, tmp_path: Path) -> None:
+    (tmp_path / "real.html").write_text("before")
+    (tmp_path / "link.html").symlink_to("real.html")
+    assert run(results, "--html", tmp_path / "link.html").returncode == 0
+    assert (tmp_path / "link.html").is_symlink()
+    assert (tmp_path / "real.html").read_text().startswith("<!doctype html>")
+
+
+def test_to_a_socket(results: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "guntainer", "report", str(results), "--junit", "-"], stdout=theirs, cwd=PROJECT
+        )
+        theirs.close()
+        data = b"".join(iter(lambda: ours.recv(1 << 16), b""))
+        assert process.wait(30) == 0
+    assert data.startswith(b"<?xml")
+    assert data.endswith(b"</testsuites>\n")
+
+
+@pytest.mark.parametrize("option", ["--html", "--junit", "--json"])
+def test_to_standard_output(results: Path, option: str, tmp_path: Path) -> None:
+    assert len(run(results, option, "-").stdout) > 1000
+    with (tmp_path / "out").open("w") as file:
+        assert run(results, option, "-", stdout=file, capture_output=False).returncode == 0
+    assert (tmp_path / "out").stat().st_size > 1000
+
+
+def test_against_another(results: Path, tmp_path: Path) -> None:
+    whole, logs = folders.matrix(20, seed=8)
+    old = folders.write(tmp_path / "old", whole, logs)
+    done = run(results, "--against", old, "--html", tmp_path / "p.html")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert '"comparison":' in (tmp_path / "p.html").read_text()
+    done = run(results, "--against", old)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].startswith(f"against {old}: ")
+
+
+def test_against_itself(results: Path) -> None:
+    told = run(results, "--against", results).stdout.splitlines()[-1]
+    assert told == f"against {results}: 1 still failing; 2.71 s → 2.71 s"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "the following arguments are required: DIR"),
+        (["nowhere"], "nowhere: No such file or directory"),
+        (["new", "--against", "nowhere"], "nowhere: No such file or directory"),
+        (["new", "--html", "no/p.html"], "--html no/p.html: no: No such file or directory"),
+        (["new", "--junit", "new"], "Is a directory"),
+        (["new", "--junit", ""], "the name of the file is empty"),
+        (["new", "--junit", "x", "--json", "./x"], "--junit and --json would both be written to"),
+        (["new", "--htlm", "x"], "did you mean --html?"),
+        (["new", "old"], "unknown argument"),
+    ],
+)
+def test_mistakes(results: Path, tmp_path: Path, words: list[str], told: str) -> None:
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert os.listdir(tmp_path) == ["new"]
+
+
+def test_a_full_disk(results: Path) -> None:
+    done = run(results, "--junit", "/dev/full")
+    assert done.returncode == 125
+    assert "No space left on device" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_leaves(results: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = run(results, "--html", "-", stdout=write, stderr=subprocess.PIPE, capture_output=False)
+    os.close(write)
+    assert done.returncode == 141
+    assert done.stderr == ""
+
+
+def test_damage_is_told_and_the_report_is_made(results: Path, tmp_path: Path) -> None:
+    (results / "lint" / "result.json").write_text('{"id": "lint", ')
+    (results / "build" / "stdout").unlink()
+    done = run(results, "--html", tmp_path / "p.html", "--junit", tmp_path / "j.xml")
+    assert done.returncode == 0
+    assert [line.partition(": warning: ")[2].partition(": ")[2] for line in done.stderr.splitlines()] == [
+        "lint/result.json: no valid JSON (line 1: Expecting property name enclosed in double quotes)",
+        "build/stdout: is missing",
+    ]
+    for told in ("lint/result.json", "build/stdout: is missing"):
+        assert told in (tmp_path / "p.html").read_text()
+
+
+def test_help_and_completion() -> None:
+    assert "--against" in run("--help").stdout
