@@ -21,8 +21,7 @@ def configure(*, level: str, format: str, file: Any = None) -> Any:  # noqa: A00
         format: "console" or "json".
         file: something with `write` and `flush` to write to instead.
     """
-    import structlog
-
+    structlog = _structlog()
     shaping: list[Any] = [structlog.processors.add_log_level]
     if format == "json":
         shaping += [structlog.processors.TimeStamper(fmt="iso", utc=True), structlog.processors.JSONRenderer()]
@@ -33,6 +32,19 @@ def configure(*, level: str, format: str, file: Any = None) -> Any:  # noqa: A00
         processors=shaping,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
     )
+
+
+def _structlog() -> Any:
+    """structlog without rich, which it would load for tracebacks that are never shown: that takes longer than all the rest."""
+    absent = "rich" not in sys.modules
+    if absent:
+        sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        import structlog
+    finally:
+        if absent:
+            del sys.modules["rich"]
+    return structlog
 
 
 def _line(_logger: Any, _method: str, event: Any) -> str:

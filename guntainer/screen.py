@@ -3,6 +3,10 @@
 What the reader does not take yet is kept, up to a bound that holds back whoever writes more. A reader that takes nothing is
 waited for without end, until somebody wants to end: `hurry`. Nothing here changes the flags of the descriptor, which
 others share: a pipe or a terminal is opened once more, non-blocking.
+
+On a terminal some lines may stand below everything else. The cursor waits at their beginning, so that they are taken away by
+erasing what follows it, whatever became of them when the terminal was resized; and what comes meanwhile is shown thirty
+times a second, in one write with those lines, so that they do not flicker.
 """
 
 from __future__ import annotations
@@ -10,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import time
 from collections import deque
 
 from guntainer import nonblocking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from queue import SimpleQueue
     from typing import Protocol
 
@@ -39,6 +44,9 @@ MOST = 256 << 10
 PATIENCE_S = (2.0, 0.1)
 """How long a reader may take nothing after the first call of `hurry`, and after the second."""
 _THREAD_PIECE = 64 << 10
+_ERASE = b"\r\x1b[J"
+_TOGETHER_S = 1 / 30
+_TOGETHER_BYTES = 64 << 10
 
 
 class Screen:
@@ -62,7 +70,14 @@ class Screen:
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._at_start = True
-        self._status = False
+        self._footer = b""
+        """What stands below everything else, as it is drawn."""
+        self._drawn = False
+        self._held: list[bytes] = []
+        """What is shown together with the next drawing of that."""
+        self._releasing: asyncio.TimerHandle | None = None
+        self.put_at = time.monotonic()
+        """When something was shown for the last time, but for those lines."""
 
     def __repr__(self) -> str:
         return f"Screen(pending={self._size}, blocked={self._blocked}, gone={self.gone})"
@@ -73,28 +88,63 @@ class Screen:
             await self._below(MOST)
             self.put(data)
 
+    async def room(self) -> None:
+        """Wait while too much is pending."""
+        await self._below(MOST)
+
     def put(self, data: bytes) -> None:
         """Show bytes, however much is pending: for what is short."""
         if not data or self.gone:
             return
-        if self._status:
-            self._status = False
-            self._add(b"\r\x1b[K")
+        self.put_at = time.monotonic()
         self._at_start = data.endswith(b"\n")
-        self._add(data)
-
-    def status(self, line: bytes) -> None:
-        """Show a line of a terminal that gives way to everything else; b"" takes it away.
-
-        Not shown while something is pending, nor in the middle of another line.
-        """
-        if self._size or not self._at_start or not (line or self._status):
+        if not self._drawn:
+            self._add(data)
             return
-        self._status = bool(line)
-        self._add(b"\r" + line + b"\x1b[K")
+        self._held.append(data)
+        self._size += len(data)
+        if self._releasing is None:
+            self._releasing = asyncio.get_running_loop().call_later(_TOGETHER_S, self._release)
+        if self._size >= _TOGETHER_BYTES:
+            self._release()
+
+    def footer(self, lines: Sequence[bytes]) -> None:
+        """Lines of a terminal to show below everything else until the next call; without any they are taken away.
+
+        Not shown while something is pending, nor in the middle of another line. None may be wider than the terminal: what is
+        would be cut by it.
+        """
+        # without wrapping: one row too many and the cursor would not find its way back
+        up = b"\x1b[%dA" % (len(lines) - 1) if len(lines) > 1 else b""
+        text = b"\x1b[K\r\n".join(lines)
+        self._footer = b"\r\x1b[?7l" + text + b"\x1b[J" + up + b"\r\x1b[?7h" if lines else b""
+        if self._held or (self._drawn and not lines):
+            self._release()
+        elif self._has_room():
+            self._drawn = True
+            self._add(self._footer)
+
+    def _has_room(self) -> bool:
+        return bool(self._footer) and self._at_start and not self._pending
+
+    def _release(self) -> None:
+        """Show what was held, and the lines below again."""
+        if self._releasing is not None:
+            self._releasing.cancel()
+            self._releasing = None
+        data = b"".join(self._held)
+        self._held.clear()
+        self._size -= len(data)
+        if self._drawn:
+            data = _ERASE + data
+        self._drawn = self._has_room()
+        if data:
+            self._add(data + self._footer if self._drawn else data)
 
     async def flush(self) -> None:
         """Wait until the reader has taken everything, or is not waited for any more."""
+        if self._held:
+            self._release()
         await self._below(0)
 
     def hurry(self) -> None:
@@ -108,6 +158,8 @@ class Screen:
 
     def close(self) -> None:
         """Drop what is pending, and close what was opened here."""
+        if self._drawn or self._held:
+            self.footer(())
         self._drop()
         self._door.close()
 
@@ -177,6 +229,10 @@ class Screen:
     def _drop(self) -> None:
         self.gone = True
         self._pending.clear()
+        self._held.clear()
+        if self._releasing is not None:
+            self._releasing.cancel()
+            self._releasing = None
         self._size = 0
         self._unblock()
         if self._timer is not None:

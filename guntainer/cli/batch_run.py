@@ -8,33 +8,45 @@ import os
 
 from guntainer import errors
 from guntainer.cli import complain, results
+from guntainer.cli.batch_reports import Reports
+from guntainer.hostfacts import host_facts
+from guntainer.report import Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from guntainer.cli.json_stream import JsonStream
     from guntainer.cli.options import Options
+    from guntainer.cli.selecting import Selection
+    from guntainer.history import History
     from guntainer.idmap import Ids
     from guntainer.jobs.load import JobFile
-    from guntainer.jobs.model import Job
     from guntainer.launcher.spawn import Zygote
-    from guntainer.output import Output, Unpacking
-    from guntainer.report import Report
     from guntainer.screen import Screen
     from guntainer.store.headstart import HeadStart
     from guntainer.supervisor import Supervisor
+    from guntainer.watcher import Watcher
 
 
 class Batch:
     """One batch: what is shown, what is written, what it ends with."""
 
     def __init__(
-        self, args: Options, jobs: tuple[Job, ...], file: JobFile, parallel: int, ids: Ids, zygote: Zygote | None
+        self,
+        args: Options,
+        selection: Selection,
+        file: JobFile,
+        parallel: int,
+        ids: Ids,
+        zygote: Zygote | None,
+        history: History,
     ) -> None:
         from guntainer.cli import telling
 
         self._args = args
-        self._jobs = jobs
+        self._jobs = selection.jobs
+        self._selection = selection
+        self._history = history
+        self._expected = history.expected()
         self._file = file
         self._parallel = parallel
         self._ids = ids
@@ -42,8 +54,20 @@ class Batch:
         self._head_start: HeadStart | None = None
         self._results = results.absolute(args.results, f"--results {args.results}") if args.results else None
         self._lock = -1
+        self._secrets: dict[str, bytes] = {}
         self._log = telling.Log(args)
         self._screens: list[Screen] = []
+        self._json: JsonStream | None = None
+        self._facts = host_facts(ids.kind)
+        self._reports = Reports(
+            self._results,
+            html=args.html,
+            junit=args.junit,
+            ids=selection.ids,
+            stub=Report(results=(), name=file.name, file=file.path, parallel=parallel, facts=self._facts),
+            warn=self._log.warning,
+        )
+        self._failures: list[errors.GuntainerError] = []
         self._stopped: int | None = None
         """The signal that we were stopped by; SIGPIPE where nobody reads any more."""
         self._unwritten = ""
@@ -51,11 +75,23 @@ class Batch:
 
     def run(self) -> int:
         try:
+            self._read_secrets()
             self._begin_unpacking()
             return self._run()
         finally:
             if self._head_start is not None:
                 self._head_start.close()
+
+    def _read_secrets(self) -> None:
+        """Before anything is begun: one that is missing is not found out after an hour.
+
+        Raises:
+            JobFileError: with all that can not be had.
+        """
+        if any(job.secrets or job.services for job in self._jobs):
+            from guntainer import secret_values
+
+            self._secrets = secret_values.of_jobs(self._jobs)
 
     def _begin_unpacking(self) -> None:
         """Unpackers for what is not in the store, before the event loop is imported: both take their time."""
@@ -80,38 +116,35 @@ class Batch:
 
         for warning in self._file.warnings:
             self._log.warning(warning)
+        for text in self._selection.notes:
+            self._log.info(text)
+        if self._history.note:
+            self._log.warning(self._history.note)
+        if self._history.detail:
+            self._log.debug(self._history.detail)
+        if not self._results and any(job.artifacts for job in self._jobs):
+            self._log.warning("artifacts are not kept without --results DIR")
         if self._ids.why:
             self._log.info(f"one id: {self._ids.why}")
         if self._results:
             self._lock = results.open_folder(self._results, self._jobs)
-        if self._args.json and self._args.json != "-":
+        if self._args.json:
             # before any job starts: a report that can not be written is not found out after an hour
-            results.try_to_write(self._args.json)
+            from guntainer.cli.json_stream import JsonStream
+
+            self._json = JsonStream(self._args.json)
+        self._reports.begin()
         report = anyio.run(self._supervise)
         if self._lock >= 0:
             os.close(self._lock)
         if self._unwritten:
             complain(f"standard output: {self._unwritten}; what came after that is not shown")
-        return int(report.exit_code) or (errors.OWN_FAILURE if self._unwritten else 0)
+        for failure in self._failures:
+            complain(str(failure))
+        return self._exit_code(report)
 
-    def _output(self, screen: Screen) -> Output:
-        from guntainer import output
-
-        terminal = os.isatty(2 if self._args.json == "-" else 1)
-        in_ci = bool(os.environ.get("CI"))
-        mode = self._args.output or ("live" if terminal and not in_ci else "group")
-        colour = (terminal or os.environ.get("GITLAB_CI") == "true") and not os.environ.get("NO_COLOR")
-        common: dict[str, Any] = {"colour": colour, "terminal": terminal, "env": os.environ}
-        if mode == "live":
-            return output.Live(screen, width=max((len(job.id) for job in self._jobs), default=0), **common)
-        return (output.Group if mode == "group" else output.Output)(screen, **common)
-
-    def _unpacking(self, screen: Screen) -> Unpacking | None:
-        if self._args.quiet or not os.isatty(2) or os.environ.get("TERM") == "dumb":
-            return None
-        from guntainer import output
-
-        return output.Unpacking(screen, os.get_terminal_size(2).columns)
+    def _exit_code(self, report: Report) -> int:
+        return int(report.exit_code) or (errors.OWN_FAILURE if self._unwritten or self._failures else 0)
 
     def _open_screens(self) -> tuple[Screen, Screen]:
         """Standard output and standard error; one for both where they are the same file, so that nothing is mixed up."""
@@ -125,49 +158,85 @@ class Batch:
 
     async def _supervise(self) -> Report:
         from guntainer.cli import telling
-        from guntainer.report_text import table
         from guntainer.supervisor import Supervisor
 
         out, err = self._open_screens()
-        # a report on standard output stands there alone
-        output = self._output(err if self._args.json == "-" else out)
-        unpacking = self._unpacking(err)
+        told = telling.Telling(
+            self._args,
+            self._log,
+            out,
+            err,
+            self._jobs,
+            parallel=self._parallel,
+            file=self._file.path,
+            ids={job.id for job in self._file.jobs},
+            expected=self._expected,
+        )
         supervisor = Supervisor(
             parallel=self._parallel,
             store=self._args.store,
             results=self._results,
-            watcher=telling.watcher(output, self._log, unpacking),
+            watcher=await self._watched(told.watcher, out, err),
             fail_fast=self._args.fail_fast or self._file.fail_fast,
             require_full=self._args.require_isolation == "full",
             ids=self._ids,
             zygote=self._zygote,
             head_start=self._head_start,
+            secrets=self._secrets,
+            expected=self._expected,
         )
         out.lost = lambda error: self._lost(supervisor, error)
         self._receive_signals(supervisor)
         try:
             async with supervisor:
-                report = await supervisor.run(self._jobs)
-                if unpacking is not None:
-                    unpacking.close()
-                output.closing(report)
-                output.say("\n" + table(report, colour=output.colour, told=output.told))
-            try:
-                if self._args.json == "-":
-                    from guntainer.report_text import json_lines
-
-                    out.put(json_lines(report).encode())
-                elif self._args.json:
-                    await results.write_report(self._args.json, report)
-            finally:
-                # last of all: it waits for whoever reads us
-                for screen in self._screens:
-                    await screen.flush()
+                report = await supervisor.run(self._jobs, timeout_s=self._file.timeout_s)
+                report = self._reports.whole(report, self._selection.taken)
+                told.closing(report)
+                self._failures = await self._reports.write(report, self._history)
+                await self._remember(report)
+            report = self._ended(report)
+            if self._json is not None:
+                self._json.end(report, self._exit_code(report))
+            # last of all: it waits for whoever reads us
+            for reader in self._readers():
+                await reader.flush()
+            if self._json is not None and self._json.failure is not None:
+                self._failures.append(self._json.failure)
         finally:
+            told.close()
             self._log.screen = None
-            for screen in self._screens:
-                screen.close()
+            for reader in self._readers():
+                reader.close()
+        return self._ended(report)
+
+    def _ended(self, report: Report) -> Report:
         return report if self._stopped is None else report.replace(interrupted=self._stopped)
+
+    def _readers(self) -> list[Screen | JsonStream]:
+        """All that may have to be waited for at the end."""
+        return [*self._screens, *([self._json] if self._json is not None else [])]
+
+    async def _watched(self, shown: Watcher, out: Screen, err: Screen) -> Watcher:
+        """Who is told what happens: what is shown, and the lines of --json, which begin now."""
+        if self._json is None:
+            return shown
+        from guntainer.watcher import Both
+
+        self._json.attach(out, err, self._log.warning)
+        self._json.begin(self._selection.ids, parallel=self._parallel, facts=self._facts)
+        for warning in self._file.warnings:
+            self._json.note(warning)
+        for result in self._selection.taken:
+            await self._json.finished(result)
+        return Both(self._json, shown)
+
+    async def _remember(self, report: Report) -> None:
+        """For the next time; a batch does not fail for it."""
+        from guntainer.offloading import in_thread
+
+        why = await in_thread(self._history.add, report)
+        if why:
+            self._log.debug(why)
 
     def _receive_signals(self, supervisor: Supervisor) -> None:
         """From now on until the event loop is closed, when everything has been cleaned up."""
@@ -187,8 +256,8 @@ class Batch:
             self._stopped = number
         supervisor.stop(number)
         self._log.warning(f"{signal_name(number)}: stopping; once more kills")
-        for screen in self._screens:
-            screen.hurry()
+        for reader in self._readers():
+            reader.hurry()
 
     def _lost(self, supervisor: Supervisor, error: OSError) -> None:
         """Standard output takes nothing any more. Where its reader has left, that ends us, as SIGPIPE would."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from guntainer.errors import UsageError
 from guntainer.jobs.model import Job, Source
-from guntainer.jobs.names import check_key, folder_name, select
+from guntainer.jobs.names import check_key, folder_name, pattern, select
 
 
 def _job(job_id: str, key: str = "") -> Job:
@@ -86,3 +86,17 @@ def test_a_pattern_without_a_match_names_the_nearest() -> None:
         select(JOBS, ["smok"])
     with pytest.raises(UsageError, match='no job matches "SMOKE"'):
         select(JOBS, ["lone", "SMOKE"])
+
+
+@given(st.lists(st.text(alphabet="a ([*?]!-,\n\\", max_size=8), unique=True, min_size=1, max_size=6))
+def test_a_pattern_means_one_job_alone(ends: list[str]) -> None:
+    jobs = [_job(f"k{end}", "k") for end in ends if end] or [_job("k")]
+    ids = {job.id for job in jobs}
+    for job in jobs:
+        assert select(jobs, [pattern(job.id, ids)]) == (job,)
+
+
+def test_a_pattern_that_is_another_name() -> None:
+    jobs = [_job("k ([)", "k"), _job("k ([[])", "k")]
+    assert pattern("k ([)", {job.id for job in jobs}) == "[k] ([[])"
+    assert [job.id for job in select(jobs, ["[k] ([[])"])] == ["k ([)"]

@@ -9,14 +9,18 @@ import pty
 import socket
 from collections.abc import Callable, Coroutine, Iterator
 
+import pyte
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guntainer import errors, nonblocking, output, report, report_text
+from guntainer import errors, nonblocking, report, report_text
 from guntainer import screen as screens
-from guntainer.output import Group, Live, Output, Prefixer, Tamer, Unpacking
+from guntainer.output import Group, Live, Output
 from guntainer.screen import MOST, Screen
+from guntainer.shown import unpacking as unpackings
+from guntainer.shown.taming import Prefixer, Tamer
+from guntainer.shown.unpacking import Unpacking
 
 
 def result(id_: str, exit_: report.Exit) -> report.Result:
@@ -68,6 +72,18 @@ def test_the_table() -> None:
     lines = text.splitlines()
     assert lines[-1] == "3 jobs: 1 ok, 1 timeout, 1 cancelled in 2.00 s"
     assert "timeout after 5 s" in lines[2]
+
+
+def test_the_table_shows_attempts_and_what_may_fail() -> None:
+    attempts = (report.Attempt(exit=report.exited(1)),)
+    results = (
+        report.Result(id="a", key="a", exit=report.exited(0), attempts=attempts),
+        report.Result(id="b", key="b", exit=report.timed_out(5), attempts=attempts, allow_failure=True),
+    )
+    text = report_text.table(report.Report(results=results), colour=True)
+    lines = text.splitlines()
+    assert "\x1b[33mflaky" in lines[1] and lines[1].endswith("  attempt 2")
+    assert "\x1b[33mtimeout (allowed)" in lines[2] and lines[2].endswith("  attempt 2: timeout after 5 s")
 
 
 LONG = "no limit of memory: the cgroup controller memory is not delegated to you in /user.slice/user-1000.slice"
@@ -253,43 +269,48 @@ def test_a_reader_that_left_is_told_of_once(ends: Ends) -> None:
 
 
 def test_how_far_archives_are_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "_STALE_S", 50)
+    monkeypatch.setattr(unpackings, "_STALE_S", 50)
     ours, theirs = pty.openpty()
+    seen = pyte.Screen(60, 10)
+    stream = pyte.ByteStream(seen)
+
+    def shown() -> list[str]:
+        os.set_blocking(ours, False)
+        try:
+            while True:
+                stream.feed(os.read(ours, 1000))
+        except BlockingIOError:
+            return [line.rstrip() for line in seen.display if line.strip()]
 
     async def main() -> None:
         screen = Screen(theirs)
         unpacking = Unpacking(screen, 60)
         unpacking.told("x/a.tar.gz", 40, 100)
-        monkeypatch.setattr(output, "_INTERVAL_S", 50)
-        unpacking.told("x/a.tar.gz", 50, 100)  # too soon
-        monkeypatch.setattr(output, "_INTERVAL_S", 0)
+        assert shown() == ["unpacking a.tar.gz 40 %"]
+        monkeypatch.setattr(unpackings, "_INTERVAL_S", 50)
+        unpacking.told("x/a.tar.gz", 50, 100)
+        assert shown() == ["unpacking a.tar.gz 40 %"], "too soon"
+        monkeypatch.setattr(unpackings, "_INTERVAL_S", 0)
         unpacking.told("b.tar.gz\x1b", 10, 100)
         screen.put(b"a line\n")
+        await asyncio.sleep(0.1)
+        assert shown() == ["a line", "unpacking a.tar.gz 50 %, b.tar.gz\\x1b 10 %"]
         unpacking.over("x/a.tar.gz")
         screen.put(b"half a ")
         unpacking.over("b.tar.gz\x1b")
         screen.put(b"line\n")
+        assert shown() == ["a line", "half a line"]
         unpacking.told("n" * 100, 1, 2)
-        monkeypatch.setattr(output, "_STALE_S", 0)
+        assert shown()[2] == f"unpacking {'n' * 49}"
+        monkeypatch.setattr(unpackings, "_STALE_S", 0)
         unpacking._tidy()
+        assert len(shown()) == 2
         unpacking.close()
         screen.close()
 
     run(main)
-    wanted = (
-        b"\runpacking a.tar.gz 40 %\x1b[K"
-        b"\runpacking a.tar.gz 50 %, b.tar.gz\\x1b 10 %\x1b[K"
-        b"\r\x1b[Ka line\r\n"
-        b"\runpacking b.tar.gz\\x1b 10 %\x1b[K"
-        b"\r\x1b[Khalf a line\r\n"
-        b"\runpacking " + b"n" * 49 + b"\x1b[K\r\x1b[K"
-    )
-    seen = b""
-    while len(seen) < len(wanted):
-        seen += os.read(ours, 1000)
     os.close(theirs)
     os.close(ours)
-    assert seen == wanted
 
 
 def test_what_is_taken_out_makes_nothing_new() -> None:
