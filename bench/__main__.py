@@ -24,6 +24,7 @@ from bench.peers import Ground
 
 CASES = (
     "throughput", "start", "layers", "cold", "scale", "stream", "matrix", "unpack", "crowd", "removal", "gaps",
+    "batches",
 )  # fmt: skip
 HERE = Path(__file__).resolve().parent
 

@@ -19,7 +19,7 @@ from guntainer.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from guntainer.jobs.problems import Path
@@ -94,6 +94,8 @@ class JobFile(Value):
     """The first failure cancels the whole batch."""
     timeout_s: float | None = None
     """After so long the whole batch is ended."""
+    places: Mapping[str, tuple[str, int]] = {}
+    """By a job's key, the file and line where it stands; where that was asked for."""
 
 
 class _Section(Value):
@@ -120,6 +122,7 @@ def load(
     read: extending.Read | None = None,
     settings: tuple[setting.Setting, ...] = (),
     here: str = "",
+    placed: bool = False,
 ) -> JobFile:
     """Read a job file.
 
@@ -131,6 +134,7 @@ def load(
         read: the bytes of the file at an absolute path, for `extends`; None: no other file can be read.
         settings: what --set says.
         here: the absolute path of the folder that relative paths in those are seen from; "": `base`.
+        placed: tell where each job stands, which takes as long as the reading.
 
     Raises:
         JobFileError: with every problem of the file, in its order.
@@ -144,8 +148,19 @@ def load(
     found = reading.file(Given(value=joined.root, path=()))
     problems.raise_all(path, joined.locate, joined.trace)
     return found.replace(
-        path=path, extends=joined.others, warnings=problems.warnings(path, joined.locate, joined.trace)
+        path=path,
+        extends=joined.others,
+        warnings=problems.warnings(path, joined.locate, joined.trace),
+        places=_places(found.jobs, joined) if placed else {},
     )
+
+
+def _places(jobs: tuple[Job, ...], joined: extending.Joined) -> dict[str, tuple[str, int]]:
+    found = {}
+    for key in dict.fromkeys(job.key for job in jobs):
+        origin = joined.trace(("jobs", key))
+        found[key] = origin.name, origin.place[0]
+    return found
 
 
 class _Reading:

@@ -704,3 +704,12 @@ def test_the_package_itself_is_empty() -> None:
 
     text = Path(guntainer.jobs.__file__).read_text()
     assert "import" not in text.replace("imported", "").replace("imports", "")
+
+
+def test_where_each_job_stands_is_told_when_asked_for() -> None:
+    text = b'[jobs.a]\nrootfs = "/x"\nrun = "true"\n\n[jobs.b]\nrootfs = "/x"\nrun = "true"\nmatrix = {n = [1, 2]}\n'
+    assert load(text, path="jobs.toml", base="/b", placed=True).places == {
+        "a": ("jobs.toml", 1),
+        "b": ("jobs.toml", 5),
+    }
+    assert load(text, path="jobs.toml", base="/b").places == {}

@@ -31,9 +31,11 @@ def _examples() -> list[Any]:
     found = [
         pytest.param(path.read_text(), path.suffix, id=path.name) for path in sorted((PROJECT / "configs").iterdir())
     ]
-    # where a digest would stand there is a sign for one
-    texts = _blocks((PROJECT / "README.md").read_text().replace('"…"', f'"{"0" * 64}"'))
-    return found + [pytest.param(text, ".toml", id=f"README {n}") for n, text in enumerate(texts, 1)]
+    for name in ("README.md", "BATCH.md"):
+        # where a digest would stand there is a sign for one
+        texts = _blocks((PROJECT / name).read_text().replace('"…"', f'"{"0" * 64}"'))
+        found += [pytest.param(text, ".toml", id=f"{name} {n}") for n, text in enumerate(texts, 1)]
+    return found
 
 
 def _plain(text: str, suffix: str) -> object:
