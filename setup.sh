@@ -56,12 +56,13 @@ fi
 say "installing Python packages into $venv"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@" 2>"$venv/pip.log" || { cat "$venv/pip.log" >&2; exit 1; }; }
 if [ "$kind" = bench ]; then pip install .; else pip install --editable .; fi
-if [ "$kind" = dev ]; then
-    "$venv/bin/python" - >"$venv/dev.txt" <<'PY'
+if [ -n "$kind" ]; then
+    "$venv/bin/python" - "$kind" >"$venv/$kind.txt" <<'PY'
+import sys
 import tomllib
 
-print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"]))
+print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"][sys.argv[1]]))
 PY
-    pip install -r "$venv/dev.txt"
+    pip install -r "$venv/$kind.txt"
 fi
 touch "$stamp"

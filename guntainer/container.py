@@ -20,7 +20,7 @@ from guntainer.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from typing import Any
 
     from guntainer.assembly import Copied
@@ -53,6 +53,23 @@ class Outcome(Value):
     artifacts: tuple[report.Artifact, ...] = ()
 
 
+class Left(Value):
+    """What a container that failed by itself has left, as long as somebody looks at it."""
+
+    job: Job
+    """With all that was mounted, and with its variables."""
+    rootfs: Rootfs
+    ground: assembly.Ground
+    launcher: Launcher
+    joined: bool
+    layer: str
+    """The folder of its writable layer."""
+    copied: Copied | None
+    """The same as a copy of the rootfs, where it is one."""
+    isolation: str
+    exit: report.Exit
+
+
 class Container:
     """One container of a supervisor.
 
@@ -60,6 +77,9 @@ class Container:
         open_stdio: makes its streams; called again where a lower rung of the ladder is tried.
         note: told of what the user must know while it runs: a port that was chosen.
         joined: the launcher is in its network already, see `services`.
+        after: called when it has failed by itself, before its layer is given back; not of one in memory.
+        copied: a copy of the rootfs that it runs on, instead of one of its own.
+        terminal: TERM, where its streams are a terminal.
     """
 
     def __init__(
@@ -72,6 +92,9 @@ class Container:
         note: Callable[[str], None] = lambda _text: None,
         *,
         joined: bool = False,
+        after: Callable[[Left], Awaitable[None]] | None = None,
+        copied: Copied | None = None,
+        terminal: str = "",
     ) -> None:
         self._job = job
         self._rootfs = rootfs
@@ -80,6 +103,10 @@ class Container:
         self._open_stdio = open_stdio
         self._note = note
         self._joined = joined
+        self._after = after
+        self._copy = copied
+        self._terminal = terminal
+        self._left: Left | None = None
         self._plan: planner.Plan | None = None
         self._network: Attached | None = None
         self._child: Child | None = None
@@ -88,6 +115,8 @@ class Container:
         self._belongings: Belongings | None = None
         self.running_ns = 0
         """When its command was executed, by the monotonic clock; 0: not yet."""
+        self.ended_ns = 0
+        """When it was gone, where that was not just now."""
 
     def __repr__(self) -> str:
         return f"Container({self._job.id!r}, {self._child!r})"
@@ -121,15 +150,31 @@ class Container:
     async def _attempt(self, isolation: str, *, copy: bool) -> Outcome:
         shared = self._ground.belongings if self._job.has_belongings else None
         if shared is None:
-            return await self._launched(self._job, isolation, copy=copy)
+            return await self._looked_at(self._job, isolation, copy=copy)
         from guntainer.belongings import Belongings
 
         self._belongings = Belongings(self._job, shared)
         try:
             job = await self._belongings.open(copy=copy)
-            return await self._launched(job, isolation, copy=copy)
+            return await self._looked_at(job, isolation, copy=copy)
         finally:
             await self._belongings.close()
+
+    async def _looked_at(self, job: Job, isolation: str, *, copy: bool) -> Outcome:
+        """Launched; what it leaves is shown to whoever wants to see it."""
+        try:
+            outcome = await self._launched(job, isolation, copy=copy)
+            if self._after is not None and self._left is not None and not self._killed:
+                self.ended_ns = time.monotonic_ns()
+                try:
+                    await self._after(self._left)
+                except asyncio.CancelledError:
+                    pass  # it has come to its end before: that is what it came to
+            return outcome
+        finally:
+            left, self._left = self._left, None
+            if left is not None:
+                await self._give_back(left.layer)
 
     async def _launched(self, job: Job, isolation: str, *, copy: bool) -> Outcome:
         stdio = self._open_stdio()
@@ -137,7 +182,7 @@ class Container:
         network_notes: list[str] = []
         given = Handover(job, self._ground, stdio.fds, network_notes.append, joined=self._joined)
         try:
-            copied = await self._copied() if copy else None
+            copied = self._copy or (await self._copied() if copy else None)
             layer = copied.layer if copied else ""
             given.open()
             if given.link is not None:
@@ -146,7 +191,14 @@ class Container:
                 self._network = Attached(given.link, self.kill)
             if self._belongings is not None:
                 self._belongings.hand_over(given)
-            made = given.assemble(self._rootfs, stdio.plan, isolation=isolation, copied=copied)
+            made = given.assemble(
+                self._rootfs,
+                stdio.plan,
+                isolation=isolation,
+                copied=copied,
+                terminal=bool(self._terminal),
+                term=self._terminal or "xterm",
+            )
             layer = made.layer
             given.limit(made)
             self._child = await self._launcher.launch(made.plan, given.fds, data=made.data)
@@ -176,13 +228,25 @@ class Container:
             )
             if self._job.limits != NO_LIMITS:
                 outcome = self._limited(outcome, given.cgroup)
+            if self._after is not None and layer and not outcome.exit.ok and outcome.exit.error is None:
+                self._left = Left(
+                    job=job,
+                    rootfs=self._rootfs,
+                    ground=self._ground,
+                    launcher=self._launcher,
+                    joined=self._joined,
+                    layer=layer,
+                    copied=copied,
+                    isolation=isolation,
+                    exit=outcome.exit,
+                )
             if self._belongings is None or outcome.exit.error is not None:
                 return outcome
             return await self._belongings.taken(outcome, made.spec["process"]["cwd"])
         finally:
             await self._take_back(given)
             stdio.close()
-            if layer:
+            if layer and self._left is None:
                 await self._give_back(layer)
 
     async def _copied(self) -> Copied:

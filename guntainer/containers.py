@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from guntainer.assembly import Ground
+    from guntainer.container import Left
     from guntainer.jobs.model import Job
     from guntainer.launcher.client import Launcher
     from guntainer.results import Results
     from guntainer.rootfs import Rootfs
     from guntainer.timing import Timing
     from guntainer.watcher import Watcher
+
+    AfterFailure = Callable[[Job, Left, tuple[str, str]], Awaitable[None]]
+    """Takes the job, what it has left, and the paths of its logs."""
 
 _TAKEN_BACK_S = 1.0  # the kernel counts a namespace for a while after its last process has ended
 _LOOK_AGAIN_S = 0.01
@@ -33,6 +37,7 @@ class Containers:
         note: told of what goes otherwise than asked for.
         prepared: gives the rootfs of a job's service.
         require_full: refuse lower rungs of the isolation ladder.
+        after_failure: called when a job has failed by itself for the last time, before its layer is given back.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Containers:
         prepared: Callable[[Job], Awaitable[Rootfs]],
         *,
         require_full: bool,
+        after_failure: AfterFailure | None = None,
     ) -> None:
         self._ground = ground
         self._launcher = launcher
@@ -53,6 +59,7 @@ class Containers:
         self._note = note
         self._prepared = prepared
         self._require_full = require_full
+        self._after_failure = after_failure
         self._live: set[Container] = set()
         self._ended: anyio.Event | None = None
         """Set when the next container ends, where a job waits for that."""
@@ -99,12 +106,25 @@ class Containers:
             lambda: self._stdio(job, timing),
             lambda text: self._note(f"{job.id}: {text}"),
             joined=joined,
+            after=self._after(job, timing),
         )
         try:
             return await self._lived(job, container)
         finally:
             timing.running_ns = container.running_ns
-            timing.ended_ns = time.monotonic_ns()
+            timing.ended_ns = container.ended_ns or time.monotonic_ns()
+
+    def _after(self, job: Job, timing: Timing) -> Callable[[Left], Awaitable[None]] | None:
+        """What is done with what a job leaves that failed; nothing where it may fail, or is tried again."""
+        call = self._after_failure
+        if call is None or job.allow_failure:
+            return None
+
+        async def after(left: Left) -> None:
+            if not timing.tries_again(job, left.exit):
+                await call(job, left, (timing.stdout, timing.stderr))
+
+        return after
 
     async def _beside_services(self, job: Job, rootfs: Rootfs, timing: Timing, notes: list[str]) -> Outcome:
         """Run a job in the network of its services, which live as long as it does; what has happened to these goes to `notes`."""

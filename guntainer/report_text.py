@@ -112,7 +112,7 @@ def summary(a_report: report.Report) -> str:
 
 
 def json_object(result: report.Result) -> dict[str, Any]:
-    """One result as it stands in result.json and in `--json`; keys are only ever added."""
+    """One result as it stands in result.json and in the lines of `--json`; keys are only ever added."""
     exit_ = result.exit
     return {
         "version": JSON_VERSION,
@@ -164,10 +164,3 @@ def _attempt(attempt: report.Attempt) -> dict[str, Any]:
         "started_at": attempt.started_at,
         "wall_ns": attempt.wall_ns,
     }
-
-
-def json_lines(a_report: report.Report) -> str:
-    """One object per line, in the jobs' order."""
-    import json
-
-    return "".join(json.dumps(json_object(result)) + "\n" for result in a_report.results)

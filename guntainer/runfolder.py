@@ -201,6 +201,11 @@ def _make_upper(path: str) -> None:
     os.chmod(path, 0o755)  # the container's root folder has this mode, whatever the umask is
 
 
+def make_mountable(folder: str) -> None:
+    """A layer whose container has ended can be mounted once more, with all that was written to it."""
+    _empty_work(folder)
+
+
 def _empty_work(folder: str) -> None:
     """overlayfs leaves folders of mode 000 in work/, and in them the mark of `volatile`, over which it refuses to mount."""
     names = [f"{folder}/{name}" for name in ("work/work", "work/work/incompat", "work/work/incompat/volatile")]

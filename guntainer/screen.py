@@ -65,6 +65,7 @@ class Screen:
         self._pending: deque[memoryview] = deque()
         self._size = 0
         self._blocked = False
+        self._paused = False
         self._since = 0.0
         self._patience_s: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -147,6 +148,15 @@ class Screen:
             self._release()
         await self._below(0)
 
+    def pause(self) -> None:
+        """Show nothing until `resume`: somebody else has the terminal. What comes meanwhile is kept, within the bound."""
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        if not self._blocked:
+            self._go()
+
     def hurry(self) -> None:
         """Somebody wants an end: wait no longer for a reader that takes nothing. The second time hardly at all."""
         first = self._patience_s is None
@@ -173,6 +183,8 @@ class Screen:
 
     def _go(self) -> None:
         """Write what the reader takes."""
+        if self._paused:
+            return
         before = self._size
         try:
             while self._pending:

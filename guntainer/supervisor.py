@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from anyio.streams.memory import MemoryObjectSendStream
 
+    from guntainer.containers import AfterFailure
     from guntainer.idmap import Ids
     from guntainer.jobs.model import Job, Limits
     from guntainer.launcher.spawn import Zygote
@@ -65,6 +66,7 @@ class Supervisor:
         zygote: a fork helper that was started before, with these ids.
         head_start: unpacks that were started before.
         secrets: the values of the jobs' secrets, by name; no output shows them.
+        after_failure: called when a job has failed by itself for the last time, while what it has left is still there.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Supervisor:
         zygote: Zygote | None = None,
         head_start: HeadStart | None = None,
         secrets: Mapping[str, bytes] | None = None,
+        after_failure: AfterFailure | None = None,
     ) -> None:
         self._parallel = parallel or len(os.sched_getaffinity(0))
         self._watcher = watcher or Watcher()
@@ -110,6 +113,7 @@ class Supervisor:
             self._note,
             self._preparation.rootfs,
             require_full=require_full,
+            after_failure=after_failure,
         )
 
     def __repr__(self) -> str:
@@ -259,7 +263,7 @@ class Supervisor:
             timing.waited()
             outcome = await self._attempt(job, group, timing)
             attempt = len(timing.attempts) + 1
-            if outcome.exit.ok or attempt >= job.retry.attempts or _kind_of(outcome.exit) not in job.retry.on:
+            if not timing.tries_again(job, outcome.exit):
                 return outcome
             wait_s = min(job.retry.backoff_s * 2 ** (attempt - 1), _LONGEST_BACKOFF_S)
             self._watcher.retrying(job, attempt, outcome.exit, wait_s)
@@ -383,11 +387,3 @@ def _patterns(secrets: Mapping[str, bytes]) -> Patterns:
     from guntainer.masking import Patterns
 
     return Patterns(secrets.values())
-
-
-_KINDS = {report.PIDS: report.EXIT}
-
-
-def _kind_of(exit_: report.Exit) -> str:
-    """The word of `retry.on` for an exit."""
-    return _KINDS.get(exit_.reason, exit_.reason)

@@ -39,6 +39,11 @@ class Timing:
         """What it needs has ended, or the next attempt begins."""
         self.queued_ns = time.monotonic_ns()
 
+    def tries_again(self, job: Job, exit_: report.Exit) -> bool:
+        """Whether an attempt that ended so is followed by another one."""
+        kind = report.EXIT if exit_.reason == report.PIDS else exit_.reason  # the words of `retry.on`
+        return not exit_.ok and len(self.attempts) + 1 < job.retry.attempts and kind in job.retry.on
+
     def again(self, exit_: report.Exit, stdout: str, stderr: str) -> None:
         """The attempt has failed, and is not the last one: its logs lie elsewhere now."""
         self.attempts.append(

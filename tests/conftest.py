@@ -3,12 +3,14 @@ look at what a run has left behind."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -125,6 +127,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("store", "tmp", "work"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("GUNTAINER_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     monkeypatch.chdir(tmp_path / "work")
@@ -146,6 +149,12 @@ def host_rootfs(folder: Path, *more: str) -> list[str]:
     if not sys.base_prefix.startswith("/usr"):
         places.append(sys.base_prefix)
     return [f"{place}:{place}:ro" for place in places]
+
+
+def ended_jobs(lines: str) -> list[dict[str, Any]]:
+    """What the lines of `batch --json` say of the jobs that have ended, in the order of their ends; other output is skipped."""
+    found = [json.loads(line) for line in lines.splitlines() if line.startswith('{"event"')]
+    return [one for one in found if one["event"] == "job-finished"]
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

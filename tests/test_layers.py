@@ -49,7 +49,6 @@ STOREYS = [
         "hosttree",
         "image",
         "naming",
-        "history",
         "runfolder",
         "skeleton",
         "space",
@@ -70,6 +69,7 @@ STOREYS = [
         "stdio",
         "copying",
         "artifacts",
+        "collecting",
         "belongings",
         "export",
         "group",
@@ -86,6 +86,7 @@ STOREYS = [
         "history",
         "container",
         "containers",
+        "aftermath",
         "services",
         "preparation",
         "pack",
@@ -94,7 +95,7 @@ STOREYS = [
         "screen",
         "shown",
     ],
-    ["supervisor", "foreground", "builder", "doctor", "starter", "reports"],
+    ["supervisor", "session", "foreground", "builder", "doctor", "starter", "reports"],
     ["cli", "batching", "pytest_plugin", "__main__"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
@@ -203,11 +204,12 @@ def test_no_cycles() -> None:
                 "cli",
                 "output",
                 "batching",
-                "pytest_plugin",
+                "session",
             },
         ),
-        ("aiofiles", {"supervisor", "cli"}),
+        ("aiofiles", {"shown"}),
         ("structlog", {"log", "cli"}),
+        ("rich", {"shown"}),
     ],
 )
 def test_libraries_stay_in_their_rooms(library: str, rooms: set[str]) -> None:

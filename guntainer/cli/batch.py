@@ -6,7 +6,7 @@ import os
 import sys
 
 from guntainer import errors
-from guntainer.cli import complain, options, results, show
+from guntainer.cli import Notes, complain, options, results, show, write
 from guntainer.cli.options import FLAG, LIST, NUMBER, Option, Options
 from guntainer.jobs.model import USERNS as WANTED
 
@@ -30,7 +30,14 @@ exit codes: 0 all good; 1 a job failed; 2 bad usage or a bad file; 125 guntainer
 OPTIONS = (
     Option("-h", "--help", kind=FLAG, help="show this and exit"),
     Option("-j", "--jobs", default="auto", metavar="N|auto", help="containers at once (default: one per core)"),
+    Option("--set", kind=LIST, metavar="KEY=VALUE", help="set env.NAME, matrix.AXIS or jobs.NAME.KEY; may be repeated"),
     Option("--only", kind=LIST, metavar="GLOB", help="only jobs whose name matches; may be repeated"),
+    Option("--matrix", kind=LIST, metavar="AXIS:VALUE", help="only cells with that value; may be repeated"),
+    Option("--rerun-failed", kind=FLAG, help="only jobs that were not good last time"),
+    Option("--resume", kind=FLAG, help="go on with a batch that was ended early: jobs that were good are taken over"),
+    Option("--shard", metavar="I/N", help="only the I-th of N parts of the jobs, for as many machines"),
+    Option("--interactive-on-failure", kind=FLAG, help="a shell in the container of each job that failed"),
+    Option("--watch", kind=FLAG, help="run again whenever a file that the jobs read has changed"),
     Option("--check", kind=FLAG, help="check the file, run nothing"),
     Option("--list", kind=FLAG, help="list the jobs, run nothing"),
     Option("-n", "--dry-run", kind=FLAG, help="print what each job would run, run nothing"),
@@ -42,7 +49,9 @@ OPTIONS = (
         help="live lines (on a terminal), blocks per job, or neither",
     ),
     Option("--results", metavar="DIR", help="keep each job's stdout, stderr and result.json there"),
-    Option("--json", metavar="FILE", help="write one JSON object per job; -: to stdout, and all else to stderr"),
+    Option("--html", metavar="FILE", help="write a page: matrix, timeline, logs; one file that needs no network"),
+    Option("--junit", metavar="FILE", help="write JUnit's XML, for CI servers"),
+    Option("--json", metavar="FILE", help="write what happens, as lines of JSON; -: to stdout, and all else to stderr"),
     Option("--store", metavar="DIR", help="where unpacked archives are kept"),
     Option(
         "--userns", choices=WANTED, default="auto", metavar="|".join(WANTED), help="ids: a range of sub-ids, or one"
@@ -91,6 +100,8 @@ def main(words: list[str]) -> int:
     args = _options(words)
     if args is None:
         return 0
+    if args.watch:
+        return _watch(args, words)
     zygote: Zygote | None = None
     ids = None
     looking = args.check or args.list or args.dry_run
@@ -108,23 +119,54 @@ def main(words: list[str]) -> int:
             zygote.close()
 
 
+def _watch(args: Options, words: list[str]) -> int:
+    from guntainer.cli.watching import watch
+
+    path = _path(args)
+    if path == "-":
+        raise errors.UsageError("--watch: standard input can not be watched", hint="name a file")
+    if args.check or args.list or args.dry_run:
+        raise errors.UsageError("--watch runs jobs: leave out --check, --list and --dry-run")
+    if args.rerun_failed or args.resume:
+        raise errors.UsageError("--watch runs the same jobs each time: leave out --rerun-failed and --resume")
+    own = [
+        results.absolute(one, "--watch")
+        for one in (args.results, args.html, args.junit, args.json)
+        if one and one != "-"
+    ]
+    return watch(words, results.absolute(path, "--watch"), lambda: _load(args), own, Notes(args))
+
+
 def _batch(args: Options, ids: Ids | None, zygote: Zygote | None, *, looking: bool) -> int:
     if args.max_cells < 1:
         raise errors.UsageError(f"--max-cells {args.max_cells}: expected a number from 1")
-    file = _load(args)
-    jobs = file.jobs
-    if args.only:
-        from guntainer.jobs.names import select
+    from guntainer.cli import selecting
+    from guntainer.history import open_history
 
-        jobs = select(jobs, args.only)
+    selecting.check(args)
+    if args.interactive_on_failure and not looking:
+        from guntainer.cli.interactive import check
+
+        check(args)
+    file = _load(args)
+    history = open_history(None if file.path == "<stdin>" else file.path)
+    selection = selecting.select(args, file, history)
+    if selection.nothing:
+        return _nothing(args, selection.nothing)
     if looking or ids is None:
-        return _look(args, file, jobs)
+        return _look(args, file, selection.jobs)
     parallel = _parallel(args.jobs)
     if file.max_parallel is not None:
         parallel = min(parallel, file.max_parallel)
     from guntainer.cli.batch_run import Batch
 
-    return Batch(args, jobs, file, parallel, ids, zygote).run()
+    return Batch(args, selection, file, parallel, ids, zygote, history).run()
+
+
+def _nothing(args: Options, why: str) -> int:
+    """There is nothing to be done, and that is good; a report on standard output stands there alone."""
+    (write if args.json == "-" else show)(f"{why}\n")
+    return 0
 
 
 def _parallel(text: str) -> int:
@@ -135,14 +177,21 @@ def _parallel(text: str) -> int:
     return int(text)
 
 
-def _load(args: Options) -> JobFile:
-    from guntainer.jobs.load import load
-
+def _path(args: Options) -> str:
     path = args.file or next((name for name in _DEFAULT_FILES if os.path.exists(name)), None)
     if path is None:
         raise errors.UsageError(
             "batch: FILE is missing, and there is no jobs.toml here", hint="see guntainer batch --help"
         )
+    return str(path)
+
+
+def _load(args: Options) -> JobFile:
+    from guntainer import jobfile
+    from guntainer.jobs import setting
+    from guntainer.jobs.load import load
+
+    path = _path(args)
     try:
         if path == "-":
             if sys.stdin is None:
@@ -154,7 +203,16 @@ def _load(args: Options) -> JobFile:
     except OSError as error:
         raise errors.JobFileError((f"{path}: {error.strerror}",)) from None
     base = results.absolute("." if path == "-" else os.path.dirname(path) or ".", f"batch {path}")
-    return load(text, path="<stdin>" if path == "-" else path, base=base, max_cells=args.max_cells)
+    return load(
+        text,
+        path="<stdin>" if path == "-" else path,
+        base=base,
+        max_cells=args.max_cells,
+        read=jobfile.read,
+        settings=tuple(setting.parse(text) for text in args.set),
+        here=results.absolute(".", "--set") if args.set else "",
+        placed=os.environ.get("GITHUB_ACTIONS") == "true",
+    )
 
 
 def _look(args: Options, file: JobFile, jobs: tuple[Job, ...]) -> int:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from guntainer.cli.json_stream import JsonStream
     from guntainer.cli.options import Options
     from guntainer.cli.selecting import Selection
+    from guntainer.cli.telling import Telling
+    from guntainer.containers import AfterFailure
     from guntainer.history import History
     from guntainer.idmap import Ids
     from guntainer.jobs.load import JobFile
@@ -43,7 +45,12 @@ class Batch:
         from guntainer.cli import telling
 
         self._args = args
-        self._jobs = selection.jobs
+        self._jobs, self._told_first = selection.jobs, selection.notes
+        if args.interactive_on_failure:
+            from guntainer.cli import interactive
+
+            self._jobs, more = interactive.on_disk(self._jobs)
+            self._told_first += more
         self._selection = selection
         self._history = history
         self._expected = history.expected()
@@ -116,7 +123,7 @@ class Batch:
 
         for warning in self._file.warnings:
             self._log.warning(warning)
-        for text in self._selection.notes:
+        for text in self._told_first:
             self._log.info(text)
         if self._history.note:
             self._log.warning(self._history.note)
@@ -170,6 +177,7 @@ class Batch:
             parallel=self._parallel,
             file=self._file.path,
             ids={job.id for job in self._file.jobs},
+            places=self._file.places,
             expected=self._expected,
         )
         supervisor = Supervisor(
@@ -184,6 +192,7 @@ class Batch:
             head_start=self._head_start,
             secrets=self._secrets,
             expected=self._expected,
+            after_failure=self._interactive(told),
         )
         out.lost = lambda error: self._lost(supervisor, error)
         self._receive_signals(supervisor)
@@ -191,7 +200,7 @@ class Batch:
             async with supervisor:
                 report = await supervisor.run(self._jobs, timeout_s=self._file.timeout_s)
                 report = self._reports.whole(report, self._selection.taken)
-                told.closing(report)
+                await told.closing(report)
                 self._failures = await self._reports.write(report, self._history)
                 await self._remember(report)
             report = self._ended(report)
@@ -229,6 +238,13 @@ class Batch:
         for result in self._selection.taken:
             await self._json.finished(result)
         return Both(self._json, shown)
+
+    def _interactive(self, told: Telling) -> AfterFailure | None:
+        if not self._args.interactive_on_failure:
+            return None
+        from guntainer.cli.interactive import Interactive
+
+        return Interactive(told, self._screens)
 
     async def _remember(self, report: Report) -> None:
         """For the next time; a batch does not fail for it."""

@@ -35,7 +35,7 @@ def parser() -> Parser:
         "--html", metavar="FILE", help="write the page: matrix, timeline, logs; one file that needs no network"
     )
     p.add_argument("--junit", metavar="FILE", help="write JUnit's XML, for CI servers")
-    p.add_argument("--json", metavar="FILE", help="write one JSON object per job")
+    p.add_argument("--json", metavar="FILE", help="write lines of JSON: one per job, and one for the end")
     p.add_argument("--against", metavar="DIR", help="the results of an earlier batch, to compare with")
     p.add_argument("--debug", action="store_true", help="tracebacks")
     return p
@@ -115,9 +115,9 @@ def _write(option: str, path: str, stored: Stored, comparison: Comparison | None
         )
     if option == "--junit":
         return reports.write_junit(where, stored.report, stored.path, folders=stored.folders)
-    from guntainer.report_text import json_lines
+    from guntainer.json_lines import of_report
 
-    writing.write(where, (json_lines(stored.report).encode(),), option=option)
+    writing.write(where, of_report(stored.report), option=option)
     return ()
 
 

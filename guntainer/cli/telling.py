@@ -153,6 +153,15 @@ class Telling:
 
             self._heartbeat = Heartbeat(screen, self.course, self.output.aside)
 
+    def pause(self) -> None:
+        """Take away what does not stay until `resume`."""
+        if self._table is not None:
+            self._table.pause()
+
+    def resume(self) -> None:
+        if self._table is not None:
+            self._table.resume()
+
     def close(self) -> None:
         """Once more does nothing."""
         for one in (self._table, self._unpacking, self._heartbeat):
@@ -160,16 +169,16 @@ class Telling:
                 one.close()
         self._table = self._unpacking = self._heartbeat = None
 
-    def closing(self, report: Report) -> None:
+    async def closing(self, report: Report) -> None:
         """The first failure and the table, and the summary where a CI system wants one."""
         self.close()
         self.output.closing(report)
         self.output.say("\n" + table(report, colour=self.output.colour, told=self.output.told))
         path = self._env.get("GITHUB_STEP_SUMMARY")
         if path:
-            self._summarize(path, report)
+            await self._summarize(path, report)
 
-    def _summarize(self, path: str, report: Report) -> None:
+    async def _summarize(self, path: str, report: Report) -> None:
         from guntainer.shown import summary
 
         result = report.first_failure
@@ -177,7 +186,7 @@ class Telling:
         tail = b"".join(read_tail(log) for log in paths if log)
         again = self._again(result) if result is not None else ""
         text = summary.markdown(report, tail=tail, again=again, limit=summary.room_in(path))
-        problem = summary.append(path, text)
+        problem = await summary.append(path, text)
         if problem:
             self._log.warning(problem)
 

@@ -129,7 +129,9 @@ def shard(jobs: Sequence[Job], text: str) -> tuple[Job, ...]:
         UsageError: it is no such text.
     """
     first, slash, second = text.partition("/")
-    number, count = (int(word) if word.isascii() and word.isdecimal() and len(word) < 9 else 0 for word in (first, second))
+    number, count = (
+        int(word) if word.isascii() and word.isdecimal() and len(word) < 9 else 0 for word in (first, second)
+    )
     if not slash or not 1 <= count <= _MOST_SHARDS or number < 1:
         raise errors.UsageError(f"--shard {text}: expected I/N such as 1/4: the first of four parts")
     if number > count:

@@ -59,6 +59,7 @@ class LiveTable:
         self._signals: list[int] = []
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(first_s, self._tick)
         self._first = True
+        self._paused = False
         for number, react in (
             (_signal.SIGWINCH, self.changed),
             (_signal.SIGTSTP, self._stop),
@@ -72,6 +73,17 @@ class LiveTable:
             return
         self._changed = True
         self._wait(max(0.0, self._resting_until - self._loop.time()))
+
+    def pause(self) -> None:
+        """Take it away until `resume`: somebody else has the terminal, and is told of its size."""
+        self._paused = True
+        self._screen.footer(())
+
+    def resume(self) -> None:
+        self._paused = False
+        if _signal.SIGWINCH in self._signals:
+            self._loop.add_signal_handler(_signal.SIGWINCH, self.changed)
+        self.changed()
 
     def close(self) -> None:
         """Take it away; nothing is drawn any more."""
@@ -101,7 +113,7 @@ class LiveTable:
         self._first = False
         self._changed = False
         began = time.thread_time()
-        if self._is_in_front():
+        if self._is_in_front() and not self._paused:
             self._draw()
         cost = time.thread_time() - began
         rest = max(INTERVAL_S, cost * _SHARE)

@@ -104,21 +104,22 @@ def _entities(text: str) -> str:
     return "".join(c if c.isalnum() or c == " " or ord(c) > 127 else f"&#{ord(c)};" for c in visible(text))
 
 
-def append(path: str, text: str) -> str:
-    """Add to the summary's file; returns what went wrong, or ""."""
+async def append(path: str, text: str) -> str:
+    """Add to the summary's file, which a CI system may keep on a slow disk; returns what went wrong, or ""."""
+    import aiofiles
+
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+        async with aiofiles.open(path, "ab", opener=_open) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return f"{_NAME} {path}: not a file; no summary is written"
-            data = memoryview(text.encode("utf-8", "replace"))
-            while data:
-                data = data[os.write(fd, data) :]
-        finally:
-            os.close(fd)
+            await file.write(text.encode("utf-8", "replace"))
     except (OSError, ValueError) as error:
         return f"{_NAME} {path}: {getattr(error, 'strerror', None) or error}; no summary is written"
     return ""
+
+
+def _open(path: str, _flags: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
 
 
 def room_in(path: str) -> int:

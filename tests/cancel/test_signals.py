@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Run, Traces
+from conftest import Run, Traces, ended_jobs
 
 pytestmark = pytest.mark.usefixtures("user_namespaces")
 
@@ -159,9 +159,8 @@ def test_batch(
     wanted = -9 if name == "KILL" else 128 + number
     # in clean-up all jobs have ended: the batch is what they came to, or ended by the signal
     assert process.returncode in ((0, wanted) if phase == "clean-up" else (wanted,)), err
-    assert not (home / "report.new").exists()
     if phase not in ("start", "clean-up") and name != "KILL" and (phase != "unpack" or (home / "report").exists()):
-        outcomes = [json.loads(line)["outcome"] for line in (home / "report").read_text().splitlines()]
+        outcomes = [one["outcome"] for one in ended_jobs((home / "report").read_text())]
         assert outcomes == ["cancelled"] * 3
     check(home, name, small_archive, other, guntainer, traces)
 
@@ -210,7 +209,7 @@ def test_the_helper_is_killed(home: Path, small_archive: Path, guntainer: Run, t
             os.kill(int(child), signal.SIGKILL)
     _, err = process.communicate(timeout=30)
     assert b"Traceback" not in err
-    results = [json.loads(line) for line in (home / "report").read_text().splitlines()]
+    results = ended_jobs((home / "report").read_text())
     lost = [one for one in results if one["outcome"] != "ok"]
     assert len(results) == 4 and all("fork helper died" in one["message"] for one in lost)
     assert len(lost) <= 2 and process.returncode == (1 if lost else 0)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from conftest import Run, Traces
+from conftest import Run, Traces, ended_jobs
 
 import guntainer as api
 
@@ -51,7 +51,7 @@ def test_a_matrix(home: Path, small_archive: Path, guntainer: Run, traces: Trace
         "batch", "--output", mode, "--results", "out", "--json", "r.json", job_file(home, small_archive, MATRIX)
     )
     assert done.returncode == 1, done.stderr
-    objects = [json.loads(line) for line in Path("r.json").read_text().splitlines()]
+    objects = ended_jobs(Path("r.json").read_text())
     assert {o["id"]: o["outcome"] for o in objects} == {
         "t (1)": "ok", "t (2)": "failed", "t (3)": "ok", "slow": "timeout", "none": "error",
     }  # fmt: skip
@@ -216,7 +216,7 @@ def test_signals(home: Path, small_archive: Path, traces: Traces, number: int, c
     out, err = process.communicate(timeout=20)
     assert process.returncode == code, err
     assert b"6 jobs: 6 cancelled" in out and b"Traceback" not in err
-    assert len((home / "work" / "r.json").read_text().splitlines()) == 6
+    assert len(ended_jobs((home / "work" / "r.json").read_text())) == 6
     traces.check()
 
 
@@ -400,7 +400,8 @@ def test_a_report_on_standard_output(
     assert done.returncode == 0, done.stderr
     lines = path.read_text().splitlines()
     assert ("before" in lines) == (mode == "a")
-    assert json.loads(lines[-1])["id"] == "a"
+    assert [one["id"] for one in ended_jobs(path.read_text())] == ["a"]
+    assert json.loads(lines[-1])["event"] == "batch-finished"
     if name == "-":
-        assert "said" in done.stderr and len(lines) == 1 + (mode == "a")
+        assert "said" in done.stderr and len(lines) == 4 + (mode == "a")
     assert Path("/dev/stdout").is_symlink()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Run, Traces
+from conftest import Run, Traces, ended_jobs
 
 from guntainer import skeleton
 
@@ -75,7 +75,7 @@ def test_a_batch_says_its_rung_once(warm: Path, masked: str, home: Path) -> None
     done = confined(masked, "batch", "--json", home / "report", home / "jobs.json")
     assert done.returncode == 0
     assert done.stderr.count("isolation: host-proc") == 1
-    assert {json.loads(line)["isolation"] for line in (home / "report").read_text().splitlines()} == {"host-proc"}
+    assert {one["isolation"] for one in ended_jobs((home / "report").read_text())} == {"host-proc"}
 
 
 def test_a_masked_sys_is_done_without(warm: Path) -> None:
@@ -105,7 +105,7 @@ def test_without_overlay_it_runs_on_a_copy(warm: Path, home: Path, traces: Trace
     done = confined(script, "batch", "--json", home / "report", home / "jobs.json")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("running on a copy") == 1
-    assert [json.loads(line)["scratch"] for line in (home / "report").read_text().splitlines()] == ["copy"] * 3
+    assert [one["scratch"] for one in ended_jobs((home / "report").read_text())] == ["copy"] * 3
 
 
 def test_a_copy_is_never_written_through(warm: Path, guntainer: Run, home: Path, traces: Traces) -> None:

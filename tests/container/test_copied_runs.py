@@ -16,7 +16,7 @@ from pathlib import Path
 
 import image_builder as make
 import pytest
-from conftest import Run, Traces
+from conftest import Run, Traces, ended_jobs
 from test_confined import NO_OVERLAY, confined
 from test_copied_stack import OWNED, inside
 
@@ -90,7 +90,7 @@ def test_a_batch_of_images_on_copies(image: str, home: Path, traces: Traces) -> 
     (home / "jobs.json").write_text(json.dumps({"jobs": {"a": job}}))
     done = confined(NO_OVERLAY.format(home / "work"), "batch", "--json", home / "report", home / "jobs.json")
     assert done.returncode == 0, done.stderr
-    results = [json.loads(line) for line in (home / "report").read_text().splitlines()]
+    results = ended_jobs((home / "report").read_text())
     assert [one["scratch"] for one in results] == ["copy"] * 4
     assert done.stdout.count("turned") == 4 and "gone" not in done.stdout
     traces.check()
@@ -272,7 +272,7 @@ def test_a_copy_by_reflinks(home: Path, small_archive: Path, with_reflinks: list
     line = [*with_reflinks, sys.executable, "-c", REFUSING, "batch", "--json", home / "report", home / "jobs.json"]
     done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert [json.loads(one)["scratch"] for one in (home / "report").read_text().splitlines()] == ["reflink copy"] * 2
+    assert [one["scratch"] for one in ended_jobs((home / "report").read_text())] == ["reflink copy"] * 2
     line = [*with_reflinks, sys.executable, "-c", REFUSING, "run", small_archive, "sh", "-c", "echo x > /x; cat /x"]
     done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (0, "x\n"), done.stderr

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Run, Traces
+from conftest import Run, Traces, ended_jobs
 from test_confined import confined
 
 pytestmark = pytest.mark.usefixtures("user_namespaces")
@@ -30,7 +30,7 @@ def test_every_step_of_a_set_up_names_the_file_system(warm: Path, home: Path, tr
     steps = set()
     for count in INODES:
         small = SMALL.format(f"size=1m,nr_inodes={count}", home / "work")
-        result = json.loads(confined(small, "batch", "--json", "-", home / "jobs.json").stdout)
+        (result,) = ended_jobs(confined(small, "batch", "--json", "-", home / "jobs.json").stdout)
         if result["outcome"] == "ok":
             continue
         said = result["message"]
@@ -58,7 +58,7 @@ def test_a_command_that_fills_its_layer(warm: Path, home: Path, traces: Traces) 
     jobs = {"a": {"rootfs": str(warm), "run": f"{fill} || exit 3", "repeat": 2}}
     (home / "jobs.json").write_text(json.dumps({"jobs": jobs}))
     done = confined(small, "batch", "-j1", "--json", "-", home / "jobs.json")
-    results = [json.loads(line) for line in done.stdout.splitlines()]
+    results = ended_jobs(done.stdout)
     assert [(r["outcome"], r["code"]) for r in results] == [("failed", 3)] * 2
     assert all(told.partition(": warning: ")[2].strip() in r["notes"] for r in results)
     assert done.stderr.count("no space left on") == 1

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Traces
+from conftest import Traces, ended_jobs
 from test_confined import MASKED
 from test_no_pid import NONE
 
@@ -57,7 +57,7 @@ def test_a_batch(home: Path, small_archive: Path, traces: Traces, rung: str) -> 
     (home / "jobs.json").write_text(json.dumps({"jobs": jobs}))
     script = {"host-proc": MASKED, "no-pid": NONE}[rung]
     done = host(script, "batch", "--userns", "range", "-j2", "--json", home / "report", home / "jobs.json")
-    results = {one["id"]: one for one in map(json.loads, (home / "report").read_text().splitlines())}
+    results = {one["id"]: one for one in ended_jobs((home / "report").read_text())}
     assert {one["isolation"] for one in results.values()} == {rung}, done.stderr
     assert (results["keeper"]["outcome"], results["finder"]["outcome"]) == ("ok", "ok"), done.stdout
     assert (shared / "script").read_text().startswith("#!/proc/"), "the helper was not found"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Run, Traces
+from conftest import Run, Traces, ended_jobs
 
 from guntainer import idmap
 
@@ -97,7 +97,7 @@ def test_a_batch_keeps_owners(
     job = {"rootfs": str(owned), "command": ["stat", "-c", "%u:%g", "/owned/file"], "cache": cache}
     done = batch(home, guntainer, job, "--userns", "range")
     assert "11:21" in done.stdout, done.stdout + done.stderr
-    assert json.loads((home / "report").read_text())["userns"] == "range"
+    assert ended_jobs((home / "report").read_text())[0]["userns"] == "range"
     traces.check()
 
 
@@ -232,7 +232,7 @@ def test_without_a_range_one_id_is_taken(
     (home / "jobs.json").write_text(json.dumps({"jobs": {"a": {"rootfs": str(small_archive), "command": ["true"]}}}))
     done = without_a_range(script, "batch", "--json", home / "report", home / "jobs.json")
     assert done.returncode == 0 and done.stderr.count("one id: ") == 1
-    assert json.loads((home / "report").read_text())["userns"] == "single"
+    assert ended_jobs((home / "report").read_text())[0]["userns"] == "single"
     done = without_a_range(script, "batch", "--userns", "range", home / "jobs.json")
     assert done.returncode == 125 and why in done.stderr
     traces.check()

@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 import networks
 import pytest
-from conftest import Run, Traces
+from conftest import Run, Traces, ended_jobs
 from networks import ASK, Box, batch_file, fake, python, running, server, until
 
 from guntainer import Job, Port, Source, Supervisor, errors
@@ -187,7 +187,7 @@ def test_many_at_once(
     with server(outside) as found:
         file = batch_file(home, box(f"{ASK}\nprint(ask(TCP, {outside!r}, {found.port}))"), repeat=8)
         done = guntainer("batch", "--userns", userns, "-j", "4", "--json", "-", "--output", "quiet", file)
-    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    results = ended_jobs(done.stdout)
     assert [result["outcome"] for result in results] == ["ok"] * 8, done.stderr
     assert len(found.heard) == 8
     traces.check()

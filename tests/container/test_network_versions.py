@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 import networks
 import oldtools
 import pytest
-from conftest import Run, Traces
+from conftest import Run, Traces, ended_jobs
 from networks import ASK, Box, batch_file, fake, running, server, until
 from oldtools import ODD, OLD, alive, odd, real, too_old
 
@@ -74,7 +73,7 @@ def test_both_are_too_old(guntainer: Run, box: Box, place: Path, home: Path, tra
     assert (done.returncode, done.stdout, done.stderr) == (125, "", f"guntainer: error: {why}\n")
     assert not list((home / "store").rglob("*")), "nothing was begun"
     done = guntainer("batch", "--json", "-", "--output", "quiet", batch_file(home, box("print('ran')"), repeat=3))
-    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    results = ended_jobs(done.stdout)
     assert done.returncode == 125 and len(results) == 3, done.stderr
     assert {(one["outcome"], one["probe"]) for one in results} == {("error", "network-tool")}
     traces.check()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Run, Traces
+from conftest import Run, Traces, ended_jobs
 
 pytestmark = pytest.mark.usefixtures("user_namespaces")
 
@@ -88,7 +88,7 @@ def test_a_batch_on_it(warm: Path, home: Path, traces: Traces) -> None:
     code, out, err = said(without(NONE, "batch", "-j3", "--json", home / "report", home / "jobs.json"))
     assert code == 1, (out, err)
     assert err.count("isolation: no-pid") == 1
-    results = {one["id"]: one for one in map(json.loads, (home / "report").read_text().splitlines())}
+    results = {one["id"]: one for one in ended_jobs((home / "report").read_text())}
     assert {one["isolation"] for one in results.values()} == {"no-pid"}
     assert {name: (one["outcome"], one["code"]) for name, one in results.items()} == {
         "daemons #1": ("ok", 0),
@@ -195,7 +195,7 @@ def test_full_isolation_on_demand_runs_nothing(warm: Path, home: Path, traces: T
         without(NONE, "batch", "--require-isolation", "full", "--json", home / "report", home / "jobs.json")
     )
     assert code == 125 and "full isolation was demanded" in out
-    assert json.loads((home / "report").read_text())["probe"] == "namespace-limits"
+    assert ended_jobs((home / "report").read_text())[0]["probe"] == "namespace-limits"
     assert not (home / "work" / "ran").exists()
 
 
@@ -262,7 +262,7 @@ def test_a_pid_namespace_in_use_is_waited_for(warm: Path, home: Path) -> None:
     )
     code, out, err = said(without(one, "batch", "-j4", "--json", home / "report", home / "jobs.json"))
     assert code == 0, (out, err)
-    results = [json.loads(line) for line in (home / "report").read_text().splitlines()]
+    results = ended_jobs((home / "report").read_text())
     assert {result["isolation"] for result in results} == {"full"}
     assert "jobs wait until others have ended" in err
 

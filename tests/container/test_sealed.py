@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Run, Traces, host_rootfs
+from conftest import Run, Traces, ended_jobs, host_rootfs
 
 from guntainer.init import FAULTS, INIT, child
 from guntainer.kernel.program import HEADER_WORDS
@@ -57,7 +57,7 @@ def test_no_workdir_leads_outside(
     (home / "jobs.json").write_text(json.dumps({"jobs": jobs}))
     done = guntainer("batch", "--userns", userns, "--json", home / "report", home / "jobs.json", timeout=120)
     assert "secret of the host" not in done.stdout
-    results = [json.loads(line) for line in (home / "report").read_text().splitlines()]
+    results = ended_jobs((home / "report").read_text())
     assert {result["reason"] for result in results} == {"setup"}, done.stdout[-400:]
     # and in the foreground, whose descriptors are others
     for place in [
@@ -95,7 +95,7 @@ def test_no_command_leads_outside(home: Path, rootfs: Path, guntainer: Run, user
     (home / "jobs.json").write_text(json.dumps({"jobs": jobs}))
     line = ["batch", "--userns", userns, "--output", "quiet", "--json", home / "report", home / "jobs.json"]
     guntainer(*line, timeout=120)
-    results = [json.loads(text) for text in (home / "report").read_text().splitlines()]
+    results = ended_jobs((home / "report").read_text())
     assert [result["id"] for result in results if result["outcome"] == "ok"] == []
     assert len(results) == len(jobs)
 

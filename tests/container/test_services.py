@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import networks
 import pytest
-from conftest import Run, Traces
+from conftest import Run, Traces, ended_jobs
 
 from guntainer import Job, Result, Source, Supervisor, assembly, planner
 from guntainer.jobs.model import Mount, Retry, Service
@@ -80,7 +80,7 @@ class Box:
         done = self._run("batch", "-j4", *options, "--json", report, "--results", kept, path)
         assert "Traceback" not in done.stderr, done.stderr
         assert report.exists(), done.stderr
-        found = [json.loads(line) for line in report.read_text().splitlines()]
+        found = ended_jobs(report.read_text())
         for one in found:
             stdout = kept / one["id"] / "stdout"
             one["printed"] = stdout.read_text() if stdout.exists() else ""
@@ -471,9 +471,9 @@ def test_a_signal(box: Box, home: Path, guntainer: Run, traces: Traces, phase: s
     assert b"Traceback" not in err
     assert process.returncode == (-9 if name == "KILL" else 128 + number), err
     if name != "KILL":
-        (line,) = (home / "report").read_text().splitlines()
+        (ended,) = ended_jobs((home / "report").read_text())
         # a job that has ended has its result already: only its services are waited for
-        assert json.loads(line)["outcome"] == ("ok" if phase == "stopping" else "cancelled")
+        assert ended["outcome"] == ("ok" if phase == "stopping" else "cancelled")
     deadline = time.monotonic() + 5
     while traces.processes() and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -239,7 +240,7 @@ def test_a_summary_of_too_many_keeps_the_bad_ones() -> None:
 def test_a_summary_is_appended_or_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "summary.md"
     path.write_text("before\n")
-    assert summary.append(str(path), "after 漢\udcff\n") == ""
+    assert anyio.run(summary.append, str(path), "after 漢\udcff\n") == ""
     assert path.read_text() == "before\nafter 漢?\n"
     assert summary.room_in(str(path)) == summary.LIMIT - path.stat().st_size
     path.write_bytes(b"x" * summary.LIMIT)
@@ -251,10 +252,12 @@ def test_a_summary_is_appended_or_a_warning(tmp_path: Path) -> None:
         (".", "Is a directory"),
         ("a\0b", "null byte"),
     ):
-        problem = summary.append(str(tmp_path / bad), "x")
+        problem = anyio.run(summary.append, str(tmp_path / bad), "x")
         assert problem.startswith("GITHUB_STEP_SUMMARY ") and why in problem and "no summary is written" in problem
     reading = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
-    assert "not a file" in summary.append(str(tmp_path / "fifo"), "x")
+    assert "not a file" in anyio.run(summary.append, str(tmp_path / "fifo"), "x")
     os.close(reading)
-    assert "No space left" in summary.append("/dev/full", "x") or "not a file" in summary.append("/dev/full", "x")
+    assert "No space left" in anyio.run(summary.append, "/dev/full", "x") or "not a file" in anyio.run(
+        summary.append, "/dev/full", "x"
+    )
     assert summary.room_in(str(tmp_path / "none")) == summary.LIMIT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import pty
 import socket
@@ -124,9 +123,8 @@ def test_each_long_reason_is_in_the_table_once() -> None:
     assert (text.count(f"{LONG} 1"), text.count(f"{LONG} 2"), text.count(" …")) == (1, 1, 1)
 
 
-def test_json_has_one_object_per_job() -> None:
-    lines = report_text.json_lines(report.Report(results=(result("a", report.signalled(11)),))).splitlines()
-    assert json.loads(lines[0])["signal"] == 11
+def test_json_tells_of_a_signal() -> None:
+    assert report_text.json_object(result("a", report.signalled(11)))["signal"] == 11
 
 
 def test_the_first_failure_is_one_that_failed_by_itself() -> None:

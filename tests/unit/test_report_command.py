@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import report_folders as folders
+from conftest import ended_jobs
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
@@ -40,10 +41,13 @@ def test_every_report_at_once(results: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "p.html").read_text().startswith("<!doctype html>")
     assert (tmp_path / "j.xml").read_text().startswith("<?xml")
-    again = [json.loads(line) for line in (tmp_path / "r.json").read_text().splitlines()]
+    again = ended_jobs((tmp_path / "r.json").read_text())
     assert len(again) == 20
     kept = json.loads((results / "build" / "result.json").read_text())
-    assert again[0] == kept
+    (one,) = (one for one in again if one["id"] == "build")
+    assert {key: one[key] for key in kept} == kept
+    last = json.loads((tmp_path / "r.json").read_text().splitlines()[-1])
+    assert (last["event"], last["jobs"]) == ("batch-finished", 20)
     assert sorted(os.listdir(tmp_path)) == ["j.xml", "new", "p.html", "r.json"]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import ended_jobs
 
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -60,8 +61,8 @@ def batch(scope: Scope, home: Path, archive: Path, text: str, *words: str) -> di
     """The results of a batch of this job file by job, each with what was told on stderr."""
     (home / "work" / "jobs.toml").write_text(text.replace("ARCHIVE", str(archive)))
     done = scope.run("batch", "--json", home / "work" / "out", *words)
-    lines = (home / "work" / "out").read_text().splitlines()
-    return {one["id"]: {**one, "stderr": done.stderr} for one in map(json.loads, lines)}
+    lines = (home / "work" / "out").read_text()
+    return {one["id"]: {**one, "stderr": done.stderr} for one in ended_jobs(lines)}
 
 
 def own_group() -> Path:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import Traces
+from conftest import Traces, ended_jobs
 from scopes import Scope, delegated, own_group, scope
 
 pytestmark = [pytest.mark.qemu, pytest.mark.usefixtures("user_namespaces", "every_controller")]
@@ -119,7 +119,7 @@ def test_jobs_of_a_batch(scope: Scope, home: Path, archive: Path, traces: Traces
         limits = "best-effort"
         """)
     scope.run("batch", "-j2", "--json", home / "out", "--results", home / "results")
-    found = {one["id"]: one for one in map(json.loads, (home / "out").read_text().splitlines())}
+    found = {one["id"]: one for one in ended_jobs((home / "out").read_text())}
     assert {name: one["outcome"] for name, one in found.items()} == {
         "first": "ok",
         "second": "ok",
