@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from guntainer.history import History
     from guntainer.report import Result
 
-_UNREAD = "results can not be written"
-
 
 class Reports:
     """Those of one batch.
@@ -55,9 +53,13 @@ class Reports:
             from guntainer.reports import writing
 
             for option, path in (("--html", self._html), ("--junit", self._junit)):
+                if path == "-":
+                    raise errors.UsageError(f"{option} -: expected a file", hint="`guntainer report DIR` writes to -")
                 if path:
                     writing.try_to_write(path, option=option)
-        self._write_batch(self._stub, running=True)
+        problem = self._write_batch(self._stub, running=True)
+        if problem:
+            self._warn(problem)
 
     def whole(self, report: Report, done: tuple[Result, ...]) -> Report:
         """A report with what is known of the batch beside its results, and the results of jobs that were done before."""
@@ -69,31 +71,38 @@ class Reports:
 
     async def write(self, report: Report, history: History) -> list[errors.GuntainerError]:
         """All of them, at the end, each whole or not there. Returns why some could not be written."""
+        if self._folder is None and not (self._html or self._junit):
+            return []
         from guntainer.offloading import in_thread
 
-        return await in_thread(self._write, report, history)
+        failures, problem = await in_thread(self._write, report, history)
+        if problem:
+            self._warn(problem)
+        return failures
 
-    def _write(self, report: Report, history: History) -> list[errors.GuntainerError]:
+    def _write(self, report: Report, history: History) -> tuple[list[errors.GuntainerError], str]:
         from guntainer import reports
 
-        self._write_batch(report, running=False)
+        problem = self._write_batch(report, running=False)
         failures: list[errors.GuntainerError] = []
         if self._junit:
             failures += _tried(lambda path: reports.write_junit(path, report, self._folder), self._junit)
         if self._html:
             runs = history.by_job(report)
             failures += _tried(lambda path: reports.write_html(path, report, self._folder, runs), self._html)
-        return failures
+        return failures, problem
 
-    def _write_batch(self, report: Report, *, running: bool) -> None:
+    def _write_batch(self, report: Report, *, running: bool) -> str:
+        """Write batch.json, where there is a folder for it; returns why it could not be written."""
         if self._folder is None:
-            return
+            return ""
         from guntainer.reports.folder import write_batch
 
         try:
             write_batch(self._folder, report, self._ids, running=running)
         except OSError as error:
-            self._warn(f"{_UNREAD}: {errors.describe_oserror(error)}")
+            return f"results can not be written: {errors.describe_oserror(error)}"
+        return ""
 
 
 def _tried(write: Callable[[str], object], path: str) -> list[errors.GuntainerError]:

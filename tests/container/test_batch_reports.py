@@ -1,0 +1,144 @@
+"""`guntainer batch --html --junit --results`: the reports of a real batch, and what becomes of them when something is in the way."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from conftest import Run, Traces
+
+pytestmark = pytest.mark.usefixtures("user_namespaces")
+
+JOBS = """
+name = "nightly"
+[defaults]
+rootfs = "small"
+[jobs.t]
+run = "echo out of ${{ matrix.n }}; test ${{ matrix.n }} = 1"
+matrix = { n = [1, 2] }
+[jobs.after]
+needs = "t"
+run = "true"
+[jobs.shaky]
+allow-failure = true
+run = "exit 3"
+"""
+
+
+def job_file(home: Path, archive: Path, text: str = JOBS) -> Path:
+    path = home / "work" / "jobs.toml"
+    head, _, rest = text.partition("[")
+    path.write_text(f'{head}[rootfs.small]\nsource = "{archive}"\n[{rest}')
+    return path
+
+
+def logs_of(page: str) -> str:
+    """What the jobs have printed, out of a page."""
+    blocks = re.findall(r'<script type="text/plain" id="block-\d+">(.*?)</script>', page)
+    return b"".join(zlib.decompress(base64.b64decode(block)) for block in blocks).decode()
+
+
+@pytest.mark.root
+def test_all_reports_of_a_batch(home: Path, small_archive: Path, guntainer: Run, traces: Traces) -> None:
+    path = job_file(home, small_archive)
+    done = guntainer("batch", "--results", "out", "--html", "out/r.html", "--junit", "r.xml", path)
+    assert done.returncode == 1, done.stderr
+    batch = json.loads(Path("out/batch.json").read_text())
+    assert [job["id"] for job in batch["jobs"]] == ["t (1)", "t (2)", "after", "shaky"]
+    assert batch["name"] == "nightly" and batch["wall_ns"] > 0 and batch["facts"]["kernel"]
+    page = Path("out/r.html").read_text()
+    assert page.lower().startswith("<!doctype html>") and "nightly" in page
+    assert "out of 2" in logs_of(page)
+    suites = ElementTree.fromstring(Path("r.xml").read_text())
+    assert {case.get("name") for case in suites.iter("testcase")} == {"t (1)", "t (2)", "after", "shaky"}
+    assert len(list(suites.iter("failure"))) == 1
+    assert "2 (allowed)" not in done.stdout and "1 failed (allowed)" in done.stdout
+    again = guntainer("report", "out")
+    assert again.returncode == 0 and "4 jobs: 1 ok, 1 failed, 1 failed (allowed), 1 skipped" in again.stdout
+    traces.check()
+
+
+def test_reports_without_a_results_folder(home: Path, small_archive: Path, guntainer: Run, traces: Traces) -> None:
+    """The logs of those that failed are there while the page is written."""
+    done = guntainer("batch", "--html", "r.html", job_file(home, small_archive))
+    assert done.returncode == 1, done.stderr
+    assert "out of 2" in logs_of(Path("r.html").read_text())
+    traces.check()
+
+
+@pytest.mark.parametrize("option", ["--html", "--junit"])
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("-", "expected a file"),
+        ("none/r", "none: No such file or directory; make it first"),
+        (".", "Is a directory"),
+        ("closed/r", "Permission denied"),
+    ],
+)
+def test_what_can_not_be_written_is_found_out_first(
+    home: Path, small_archive: Path, guntainer: Run, traces: Traces, option: str, where: str, said: str
+) -> None:
+    if where == "closed/r":
+        if os.getuid() == 0:
+            pytest.skip("root may write everywhere")
+        Path("closed").mkdir(mode=0o500)
+    path = job_file(home, small_archive, '[jobs.a]\nrootfs = "small"\nvolumes = [".:/w"]\nrun = "touch /w/ran"\n')
+    done = guntainer("batch", option, where, path)
+    assert done.returncode == 2
+    assert said in done.stderr and option in done.stderr
+    assert not Path("ran").exists()
+    traces.check()
+
+
+def test_a_report_that_can_not_be_written_at_the_end(home: Path, small_archive: Path, traces: Traces) -> None:
+    """The folder that it belongs into is gone by then."""
+    Path("there").mkdir()
+    run = "echo begun; while test ! -e /w/go; do sleep 0.05; done"
+    path = job_file(home, small_archive, f'[jobs.a]\nrootfs = "small"\nvolumes = [".:/w"]\nrun = "{run}"\n')
+    line = [sys.executable, "-m", "guntainer", "batch", "--output", "live", "--html", "there/r.html", path]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    while b"begun" not in process.stdout.readline():
+        pass
+    Path("there").rmdir()
+    Path("go").touch()
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 125
+    assert b"--html there/r.html: No such file or directory; the report is not written" in err
+    assert b"1 job: 1 ok" in out
+    traces.check()
+
+
+@pytest.mark.root
+def test_reports_after_ctrl_c(home: Path, small_archive: Path, traces: Traces) -> None:
+    text = (
+        '[jobs.a]\nrootfs = "small"\nrun = "echo begun; exec sleep 60"\nstop-timeout = 1\n'
+        '[jobs.b]\nrootfs = "small"\nneeds = "a"\nrun = "true"\n'
+    )
+    path = job_file(home, small_archive, text)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "guntainer", "batch", "--output", "live", "--results", "out", "--html", "r.html", path],
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    while b"begun" not in process.stdout.readline():
+        pass
+    assert json.loads(Path("out/batch.json").read_text())["wall_ns"] is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    batch = json.loads(Path("out/batch.json").read_text())
+    assert batch["interrupted"] == signal.SIGINT and batch["wall_ns"] > 0
+    assert Path("r.html").stat().st_size > 1000
+    assert not list(Path().rglob("*.new"))
+    traces.check()
