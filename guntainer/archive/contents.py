@@ -63,7 +63,8 @@ class Contents:
     def small(self, archive: Any, name: bytes, size: int, mode: int, mtime_ns: int, owner: Owner) -> bool:
         """Put a small file into the tree's batch; False: it is not for that, and nothing of it was read."""
         batch = self._tree.batch
-        if batch is None or size > MOST_BYTES or mode > 0o777 or not -_BATCH_NS < mtime_ns < _BATCH_NS:
+        # an archive may say anything: what is below zero is for who reads to the end, whatever was said
+        if batch is None or not 0 <= size <= MOST_BYTES or mode > 0o777 or not -_BATCH_NS < mtime_ns < _BATCH_NS:
             return False
         spot = self._tree.spot(name)
         if spot is None:

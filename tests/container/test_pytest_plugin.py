@@ -40,6 +40,7 @@ class Suite:
 def suite(home: Path, small_archive: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
     # the working directory is pytester's now; the store and the folder for temporary files stay those of `home`
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    monkeypatch.delenv("CI", raising=False)  # there, pytest tells of each failure twice
     return Suite(pytester, small_archive)
 
 

@@ -75,12 +75,12 @@ class Box:
     def batch(
         self, services: dict[str, dict[str, Any]], jobs: dict[str, dict[str, Any]], *options: object
     ) -> list[dict[str, Any]]:
-        """Every result, with what the job has printed as `printed`."""
+        """Every result, in the order of their ids, with what the job has printed as `printed`."""
         path, report, kept = self.write(services, jobs), self._home / "report", self._home / "kept"
         done = self._run("batch", "-j4", *options, "--json", report, "--results", kept, path)
         assert "Traceback" not in done.stderr, done.stderr
         assert report.exists(), done.stderr
-        found = ended_jobs(report.read_text())
+        found = sorted(ended_jobs(report.read_text()), key=lambda one: str(one["id"]))
         for one in found:
             stdout = kept / one["id"] / "stdout"
             one["printed"] = stdout.read_text() if stdout.exists() else ""
