@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from guntainer.container import Outcome
     from guntainer.errand import Errand
     from guntainer.handover import Handover
-    from guntainer.jobs.model import Job
+    from guntainer.jobs.model import Job, Workspace
     from guntainer.store.lookup import Store
+
+
+_TAKING_S = 600.0
+"""How long taking artifacts may last: whoever names files in a container could draw it out."""
 
 
 class Shared:
@@ -106,9 +110,21 @@ class Belongings:
         mounts = list(job.mounts)
         if job.workspace is not None:
             mounts.append(await self._workspace(copy=copy or job.workspace.source in shared.copied))
+            mounts += self._hidden(job.workspace)
         for one in job.cache_folders:
-            mounts.append(Mount(source=await shared.cache_folder(one.key), target=one.target))  # noqa: PERF401
+            mounts.append(Mount(source=await shared.cache_folder(one.key), target=one.target))
         return job.replace(mounts=tuple(mounts), env=(*job.env, *self._variables()))
+
+    def _hidden(self, wanted: Workspace) -> list[Mount]:
+        """What of ours lies in a folder of the host's that the job works in: it could lead us anywhere by links in there."""
+        if wanted.mode == workspace.COPY:
+            return []  # that has done it already
+        empty = self._shared.ground.empty_folder("empty")
+        return [
+            Mount(source=empty, target=f"{wanted.target}/{path}", read_only=True)
+            for path in self._shared.hidden(wanted.source)
+            if os.path.isdir(f"{wanted.source}/{path}")
+        ]
 
     def _variables(self) -> list[tuple[str, str]]:
         found = []
@@ -147,17 +163,26 @@ class Belongings:
         wanted = self._job.artifacts
         if self._taking is None or wanted is None or self._killed:
             return outcome
-        with anyio.CancelScope(shield=True):
+        taken, why = None, f"artifacts: they could not be taken within {_TAKING_S:g} s"
+        with anyio.move_on_after(_TAKING_S, shield=True):
             try:
                 taken = await self._taking.take(cwd)
             except errors.HostError as error:
-                return outcome.replace(notes=(*outcome.notes, str(error)))
+                why = str(error)
+            except OSError as error:
+                why = f"artifacts: {errors.describe_oserror(error)}"
+        self._taking.close()  # what it holds of the container goes before its layer, or before a shell needs that
+        if taken is None:
+            return self._without(outcome, why)
         files = tuple(report.Artifact(path=path, size_bytes=size) for path, size in taken.files)
         outcome = outcome.replace(artifacts=files, notes=(*outcome.notes, *taken.notes))
         if files or wanted.if_none == "ignore":
             return outcome
-        why = f"artifacts: {none_match(wanted)}"
-        if wanted.if_none == "error" and outcome.exit.ok:
+        return self._without(outcome, f"artifacts: {none_match(wanted)}")
+
+    def _without(self, outcome: Outcome, why: str) -> Outcome:
+        """What a job without any artifact has come to."""
+        if self._job.artifacts is not None and self._job.artifacts.if_none == "error" and outcome.exit.ok:
             return outcome.replace(exit=report.Exit(reason=report.EXIT, code=errors.FAILED, message=why))
         return outcome.replace(notes=(*outcome.notes, why))
 

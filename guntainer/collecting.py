@@ -100,6 +100,8 @@ class Collecting:
         """
         from guntainer.store.remove import remove_tree
 
+        if os.path.islink(os.path.dirname(self._folder)):
+            raise NotADirectoryError(errno.ENOTDIR, "is a link", os.path.dirname(self._folder))
         remove_tree(self._folder)
         try:
             for pattern in self._wanted:

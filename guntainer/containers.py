@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import anyio
 
 from guntainer import errors, planner
 from guntainer.container import Container, Outcome
-from guntainer.stdio import Stdio
+from guntainer.stdio import Stdio, open_log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class Containers:
         from guntainer.services.running import Services, Surroundings, settled
 
         for path in {timing.stdout, timing.stderr}:
-            open(path, "wb").close()  # the job may never get to write to it, and another one may have
+            os.close(open_log(path, os.O_TRUNC))  # the job may never get to write to it, and another one may have
         job = settled(job, self._note)
         around = Surroundings(
             ground=self._ground,

@@ -75,19 +75,19 @@ class Errand:
         import subprocess  # the process itself has no need of it, nor of asyncio
 
         self._subject = subject
-        self._said = os.memfd_create("said")
-        self._pidfd = -1
-        task = -1
+        self._said = self._pidfd = task = -1
+        process: subprocess.Popen[bytes] | None = None
         try:
+            self._said = os.memfd_create("said")
             task = os.memfd_create("task")
             with open(task, "wb", closefd=False) as file:
                 file.write(told)
             os.lseek(task, 0, os.SEEK_SET)
             # a group of its own: what the terminal sends is for its owner to decide about
-            self._process = subprocess.Popen(
+            process = self._process = subprocess.Popen(
                 words, stdin=task, stdout=self._said, stderr=subprocess.DEVNULL, pass_fds=fds, process_group=0
             )
-            self._pidfd = os.pidfd_open(self._process.pid)
+            self._pidfd = os.pidfd_open(process.pid)
         except BlockingIOError:
             self._close()
             raise errors.Exhausted(
@@ -96,6 +96,9 @@ class Errand:
                 probe="nproc",
             ) from None
         except OSError as error:
+            if process is not None:
+                process.kill()
+                process.wait()
             self._close()
             raise errors.HostError(f"{subject}: {errors.describe_oserror(error)}") from None
         finally:

@@ -24,14 +24,29 @@ _PLAIN = "success()"
 class _Needed:
     """A job that others wait for."""
 
-    __slots__ = ("ended", "failed", "good")
+    __slots__ = ("failed", "good")
 
     def __init__(self) -> None:
-        self.ended = anyio.Event()
         self.good = False
         """It was successful, or may fail."""
         self.failed = False
         """It has failed, or one that it needed has."""
+
+
+class _Gate:
+    """What jobs with the same needs wait for: thousands of jobs after thousands of others are no millions of steps."""
+
+    __slots__ = ("bad", "ended", "failed", "left", "needs", "settled")
+
+    def __init__(self, needs: tuple[str, ...]) -> None:
+        self.needs = needs
+        self.left = len(set(needs))
+        self.ended = anyio.Event()
+        self.failed = False
+        """One of them has failed."""
+        self.settled = False
+        self.bad: str | None = None
+        """The first that is not good."""
 
 
 class Group:
@@ -55,7 +70,12 @@ class Group:
         if len(self._order) < len(jobs):
             raise ValueError("two jobs have the same id")
         self._needed = {id_: _Needed() for id_ in dict.fromkeys(id_ for job in jobs for id_ in job.needs)}
+        self._gates = {id(job.needs): _Gate(job.needs) for job in jobs if job.needs}
+        self._users: dict[str, list[_Gate]] = {id_: [] for id_ in self._needed}
         self._check_needs()
+        for gate in self._gates.values():
+            for id_ in set(gate.needs):
+                self._users[id_].append(gate)
         self._limiters = {_key(job): Slots(job.max_parallel) for job in jobs if job.max_parallel}
         self._scopes: dict[str, tuple[Job, anyio.CancelScope]] = {}
         self._why: dict[str, str] = {}
@@ -150,20 +170,24 @@ class Group:
 
     def waits(self, job: Job) -> bool:
         """Whether a job that this one needs has not ended."""
-        return any(not self._needed[id_].ended.is_set() for id_ in job.needs)
+        return bool(job.needs) and not self._gates[id(job.needs)].ended.is_set()
 
     async def wait(self, job: Job) -> str:
         """Wait for the jobs that this one needs; returns why it is skipped, or "" where it runs."""
-        for id_ in job.needs:
-            needed = self._needed[id_]
-            if not needed.ended.is_set():
-                await needed.ended.wait()
-        bad = next((id_ for id_ in job.needs if not self._needed[id_].good), None)
+        bad, failed = None, False
+        if job.needs:
+            gate = self._gates[id(job.needs)]
+            if not gate.ended.is_set():
+                await gate.ended.wait()
+            if not gate.settled:
+                gate.bad = next((id_ for id_ in job.needs if not self._needed[id_].good), None)
+                gate.settled = True
+            bad, failed = gate.bad, gate.failed
         if job.condition == _PLAIN:
             return "" if bad is None else f"skipped: {bad} {self._fate(bad)}"
         holds = self._condition(job).holds(
             success=bad is None,
-            failure=any(self._needed[id_].failed for id_ in job.needs),
+            failure=failed,
             cancelled=bool(self._why.get(_key(job)) or self._why.get("")),
         )
         return "" if holds else f"skipped: {job.condition} does not hold"
@@ -179,9 +203,13 @@ class Group:
         # one cell that is left out by its own condition takes nobody with it
         left_out = result.exit.reason == report.SKIPPED and job.condition != _PLAIN and self._condition(job).never
         needed.good = result.ok or result.allowed or left_out
-        above = (self._needed[id_] for id_ in job.needs)
-        needed.failed = (result.bad and result.exit.reason != report.CANCELLED) or any(one.failed for one in above)
-        needed.ended.set()
+        above = bool(job.needs) and self._gates[id(job.needs)].failed
+        needed.failed = (result.bad and result.exit.reason != report.CANCELLED) or above
+        for gate in self._users[job.id]:
+            gate.failed |= needed.failed
+            gate.left -= 1
+            if not gate.left:
+                gate.ended.set()
 
 
 def _key(job: Job) -> str:

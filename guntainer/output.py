@@ -11,7 +11,7 @@ import os
 
 from guntainer.report_text import duration, shortened, visible
 from guntainer.shown.ci import Ci
-from guntainer.shown.taming import Prefixer, chunks, read_tail
+from guntainer.shown.taming import Prefixer, chunks, open_log, read_tail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ class Group(Output):
 
     def _log(self, path: str) -> Iterator[bytes]:
         try:
-            with open(path, "rb", buffering=0) as file:
+            with open(path, "rb", buffering=0, opener=open_log) as file:
                 yield from self.shielded(chunks(file.fileno(), _CHUNK, _BLOCK_LIMIT))
                 more = os.fstat(file.fileno()).st_size - _BLOCK_LIMIT
         except OSError:

@@ -9,6 +9,7 @@ A result.json is written when its job has ended, and is whole or not there.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from guntainer import errors
@@ -56,7 +57,8 @@ class Results:
         try:
             os.mkdir(folder)
         except FileExistsError:
-            pass
+            if os.path.islink(folder):  # a job that may write to the results could lead us anywhere
+                raise NotADirectoryError(errno.ENOTDIR, "is a link", folder) from None
         except FileNotFoundError:
             os.makedirs(folder, exist_ok=True)
         return folder
@@ -74,12 +76,12 @@ class Results:
         """The logs of an attempt, counted from 1, that is not the last one: where they are from now on."""
         if self._folder is None or not stdout:
             return stdout, stderr
-        folder = f"{self._folder_of(job_id)}/attempt-{attempt}"
+        folder = f"{self._folder}/{folder_name(job_id)}/attempt-{attempt}"
         try:
             os.makedirs(folder, exist_ok=True)
             for path in (stdout, stderr):
                 os.replace(path, f"{folder}/{os.path.basename(path)}")
-            services = f"{self._folder_of(job_id)}/services"
+            services = f"{os.path.dirname(folder)}/services"
             if os.path.isdir(services):
                 os.replace(services, f"{folder}/services")
         except OSError as error:
@@ -108,7 +110,7 @@ class Results:
         try:
             path = f"{self._folder_of(result.id)}/result.json"
             new = f"{path}.new"
-            with open(new, "w", encoding="utf-8") as file:
+            with open(new, "w", encoding="utf-8", opener=_open_new) as file:
                 file.write(json.dumps(json_object(result)) + "\n")
             os.replace(new, path)
         except OSError as error:
@@ -117,3 +119,7 @@ class Results:
             except OSError:
                 pass
             self._note(f"results can not be written: {errors.describe_oserror(error)}")
+
+
+def _open_new(path: str, _flags: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)

@@ -8,6 +8,7 @@ memory. When the container has ended, its log gets all that it has written, what
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import stat
@@ -29,6 +30,20 @@ _F_SETPIPE_SZ = 1031
 DRAIN_S = 2.0
 """How long a descriptor that escaped may keep a pipe open after the container has ended, and how long a watcher may then
 take nothing."""
+
+
+def open_log(path: str, flags: int) -> int:
+    """Open a log to be written, made where it is missing; a plain file, whatever another job may have put in its place.
+
+    Raises:
+        OSError: it can not be made, or something else is there: a link is not followed, a FIFO not waited for.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o644)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a plain file", path)
+    os.set_blocking(fd, True)
+    return fd
 
 
 class Stdio:
@@ -53,6 +68,10 @@ class Stdio:
             self._open(stdin, stdout, stderr)
         except OSError as error:
             self.close()
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise errors.Exhausted(
+                    "stdio: no more descriptors are allowed", hint="raise `ulimit -n`", probe="nofile"
+                ) from None
             raise errors.HostError(f"stdio: {errors.describe_oserror(error)}", hint=space.hint(error)) from None
         except errors.HostError:
             self.close()
@@ -65,7 +84,7 @@ class Stdio:
         for name, path in (("stdout", stdout), ("stderr", stderr)):
             # O_APPEND: a container that opens /dev/stdout again must not write over its own log
             fresh = 0 if name == "stderr" and path == stdout else os.O_TRUNC
-            log = os.open(path, os.O_WRONLY | os.O_CREAT | fresh | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            log = open_log(path, fresh | os.O_APPEND)
             if self._sink is None and not self._secret:
                 self.fds.append(log)
                 continue

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from guntainer.store.headstart import HeadStart
 
 _FDS_PER_JOB = 8  # pidfd, two pipes, two logs, stdin, and what a launch needs meanwhile
+_FDS_PER_JOB_MOST = 64  # with services, artifacts and secrets: as many where the hard limit lets us
 _FDS_OWN = 64
 _LONGEST_BACKOFF_S = 3600.0
 
@@ -100,6 +101,7 @@ class Supervisor:
         self._secrets = secrets or {}
         self._secret = _patterns(self._secrets) if secrets else None
         self._granting = anyio.Lock()
+        self._writing = anyio.Lock()
         self._groups: set[Group] = set()
         self._stopped_by: int | None = None
         self._told: set[str] = set()
@@ -154,7 +156,8 @@ class Supervisor:
 
     def _affordable(self) -> int:
         """How many containers the descriptor limit lets live at once; raises the soft limit to the hard one first."""
-        able = max(1, (descriptors.allow(self._parallel * _FDS_PER_JOB + _FDS_OWN) - _FDS_OWN) // _FDS_PER_JOB)
+        allowed = descriptors.allow(self._parallel * _FDS_PER_JOB_MOST + _FDS_OWN)
+        able = min(self._parallel, max(1, (allowed - _FDS_OWN) // _FDS_PER_JOB))
         if able < self._parallel:
             self._watcher.note(
                 f"{able} jobs at once instead of {self._parallel}: too few open files allowed (ulimit -n)"
@@ -246,7 +249,7 @@ class Supervisor:
             group.leave(job)
             with anyio.CancelScope(shield=True):
                 result = await self._finished(job, group, outcome, timing, send)
-            if result.bad:
+            if result.bad and result.exit.reason != report.CANCELLED:
                 group.failed(job, everything=self._fail_fast)
 
     async def _tried(self, job: Job, group: Group, timing: Timing) -> Outcome:
@@ -265,7 +268,7 @@ class Supervisor:
             attempt = len(timing.attempts) + 1
             if not timing.tries_again(job, outcome.exit):
                 return outcome
-            wait_s = min(job.retry.backoff_s * 2 ** (attempt - 1), _LONGEST_BACKOFF_S)
+            wait_s = min(job.retry.backoff_s * 2 ** min(attempt - 1, 60), _LONGEST_BACKOFF_S)
             self._watcher.retrying(job, attempt, outcome.exit, wait_s)
             timing.again(outcome.exit, *self._results.put_aside(job.id, attempt, timing.stdout, timing.stderr))
             for one in (job, *(service.job for service in job.services)):
@@ -280,7 +283,8 @@ class Supervisor:
         from guntainer import masking
 
         notes = tuple(map(self._secret.mask, outcome.notes))
-        return outcome.replace(exit=masking.masked(outcome.exit, self._secret), notes=notes)
+        artifacts = tuple(one.replace(path=self._secret.mask(one.path)) for one in outcome.artifacts)
+        return outcome.replace(exit=masking.masked(outcome.exit, self._secret), notes=notes, artifacts=artifacts)
 
     async def _unmasked(self, job: Job, group: Group, timing: Timing) -> Outcome:
         try:
@@ -367,8 +371,17 @@ class Supervisor:
         self, job: Job, group: Group, outcome: Outcome, timing: Timing, send: MemoryObjectSendStream[report.Result]
     ) -> report.Result:
         result = timing.result(job, outcome)
-        self._results.write(result)
-        await self._watcher.finished(result)
+        if outcome.exit.reason == report.CANCELLED:
+            async with (
+                self._writing
+            ):  # thousands may be cancelled at once: one after the other, with turns for everybody else
+                self._results.write(result)
+        else:
+            self._results.write(result)
+        try:
+            await self._watcher.finished(result)
+        except Exception as error:
+            self._note(f"{job.id}: internal error: {type(error).__name__}: {error}")
         group.ended(job, result)
         try:
             send.send_nowait(self._results.shown(result))

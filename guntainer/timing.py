@@ -56,7 +56,7 @@ class Timing:
             )
         )
         self._clear()
-        self.begun_ns = time.monotonic_ns()
+        self.begun_ns = self.queued_ns = time.monotonic_ns()
 
     def result(self, job: Job, outcome: Outcome) -> report.Result:
         usage, used = outcome.usage, outcome.used

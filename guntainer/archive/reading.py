@@ -88,6 +88,8 @@ class Reader:
         self._progress = progress
         self._ffi = load_libarchive()
         self._ids = ids
+        self._unread: list[BaseException] = []
+        """Why the ring could not be read."""
         ffi = self._ffi
         self._calls = calls = Calls(ffi)
         self._entries = self._devices = self._sockets = self._unmapped = 0
@@ -156,7 +158,8 @@ class Reader:
             if isinstance(source, int):
                 ffi.read_open_fd(archive, source, _BLOCK)
             else:
-                self._more = ffi.READ_CALLBACK(_giver(source))  # it is called as long as the archive is open
+                # it is called as long as the archive is open
+                self._more = ffi.READ_CALLBACK(_giver(source, self._unread))
                 ffi.read_open(archive, None, ffi.NO_OPEN_CB, self._more, ffi.NO_CLOSE_CB)
         except Exception as error:
             raise self._error(error) from None
@@ -181,6 +184,8 @@ class Reader:
             raise errors.ArchiveError(f"{self._name}: {what} after {self._entries} entries")
 
     def _error(self, error: Exception) -> errors.GuntainerError:
+        if self._unread:
+            raise self._unread[0]
         if self._feeder.decompresses:
             failure = self._feeder.failure()
             if failure:
@@ -339,11 +344,15 @@ class Reader:
             self._contents.write(archive, self._tree.again(name), size, mode, mtime_ns, owner)
 
 
-def _giver(source: ring.Reader) -> Callable[[int, int, Any], int]:
-    """archive_read_callback(3) that hands a ring's parts out as they are."""
+def _giver(source: ring.Reader, failures: list[BaseException]) -> Callable[[int, int, Any], int]:
+    """archive_read_callback(3) that hands a ring's parts out as they are; nothing may be raised through it."""
 
     def more(_archive: int, _data: int, buffer: Any) -> int:
-        buffer[0], length = source.address()
+        try:
+            buffer[0], length = source.address()
+        except BaseException as error:
+            failures.append(error)
+            return -1
         return length
 
     return more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from guntainer import errors
@@ -43,20 +44,37 @@ class Reports:
         self._stub = stub.replace(started_at=time.time())
         self._warn = warn
 
-    def begin(self) -> None:
-        """Before any job starts: what can not be written is not found out after an hour.
+    def check(self, json: str | None) -> None:
+        """Before anything is touched: what can not be written is not found out after an hour.
+
+        Args:
+            json: the path of --json, which is written elsewhere.
 
         Raises:
-            UsageError: a file can not be written.
+            UsageError: a file can not be written, or two are the same.
         """
-        if self._html or self._junit:
-            from guntainer.reports import writing
+        if self._folder is not None:
+            try:
+                os.makedirs(self._folder, exist_ok=True)  # a report may be meant to lie in there
+            except OSError:
+                pass  # whoever opens it says so
+        taken: dict[str, str] = {}
+        for option, path in (("--json", json), ("--html", self._html), ("--junit", self._junit)):
+            if not path or (path == "-" and option == "--json"):
+                continue
+            if path == "-":
+                raise errors.UsageError(f"{option} -: expected a file", hint="`guntainer report DIR` writes to -")
+            where = os.path.realpath(path)
+            if where in taken:
+                raise errors.UsageError(f"{taken[where]} and {option} would both be written to {path}")
+            taken[where] = option
+            if option != "--json":
+                from guntainer.reports import writing
 
-            for option, path in (("--html", self._html), ("--junit", self._junit)):
-                if path == "-":
-                    raise errors.UsageError(f"{option} -: expected a file", hint="`guntainer report DIR` writes to -")
-                if path:
-                    writing.try_to_write(path, option=option)
+                writing.try_to_write(path, option=option)
+
+    def begin(self) -> None:
+        """The batch has begun: batch.json, where there is a folder for it."""
         problem = self._write_batch(self._stub, running=True)
         if problem:
             self._warn(problem)

@@ -133,13 +133,14 @@ class Batch:
             self._log.warning("artifacts are not kept without --results DIR")
         if self._ids.why:
             self._log.info(f"one id: {self._ids.why}")
-        if self._results:
-            self._lock = results.open_folder(self._results, self._jobs)
+        # before any job starts, and before anything of an earlier run goes
+        self._reports.check(self._args.json)
         if self._args.json:
-            # before any job starts: a report that can not be written is not found out after an hour
             from guntainer.cli.json_stream import JsonStream
 
             self._json = JsonStream(self._args.json)
+        if self._results:
+            self._lock = results.open_folder(self._results, self._jobs)
         self._reports.begin()
         report = anyio.run(self._supervise)
         if self._lock >= 0:

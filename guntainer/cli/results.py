@@ -72,6 +72,7 @@ def _make_ready(path: str, jobs: Iterable[Job], lock: int, what: str) -> None:
 def _remove_old(path: str, jobs: Iterable[Job]) -> None:
     """What an earlier run has left of these very jobs, so that nobody takes it for this run's; nothing else."""
     from guntainer.jobs.names import folder_name
+    from guntainer.store.remove import remove_tree
 
     there = set(os.listdir(path)) - {".lock"}
     for folder in there and there.intersection(folder_name(job.id) for job in jobs):
@@ -80,3 +81,10 @@ def _remove_old(path: str, jobs: Iterable[Job]) -> None:
                 os.unlink(f"{path}/{folder}/{name}")
             except FileNotFoundError:
                 pass
+        for name in os.listdir(f"{path}/{folder}"):
+            if name in ("artifacts", "services") or _is_attempt(name):
+                remove_tree(f"{path}/{folder}/{name}")
+
+
+def _is_attempt(name: str) -> bool:
+    return name.startswith("attempt-") and name.removeprefix("attempt-").isdecimal()

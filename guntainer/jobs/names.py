@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._(), #+=@-]|\.(?=\.)|^[^A-Za-z0-9_]|[. ]$")
 _FOLDER_BYTES = 150  # leaves room below NAME_MAX, 255, for endings and for archives that add their own
+_TAKEN = ("batch.json", "batch.json.new")
+"""What else is in a folder of results."""
 _MARK = "~"  # never in an unchanged name: a changed one can not meet it
 
 
@@ -36,7 +38,7 @@ def folder_name(job_id: str) -> str:
     ASCII, at most 150 bytes, never hidden, never `..`; two ids never share one but by a clash of crc32.
     """
     plain = _UNSAFE.sub("_", job_id)[:_FOLDER_BYTES]
-    if plain == job_id and plain:
+    if plain == job_id and plain and plain.casefold() not in _TAKEN:
         return plain
     mark = f"{_MARK}{crc32(job_id.encode('utf-8', 'surrogatepass')):08x}"
     return plain[: _FOLDER_BYTES - len(mark)] + mark

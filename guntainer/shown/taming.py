@@ -6,8 +6,10 @@ line are kept from its beginning by a prefix, or switched off by whoever shows a
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +19,11 @@ _TAIL_BYTES = 64 << 10
 _TAIL_LINES = 200
 _LINE_LIMIT = 64 << 10
 """Bytes of a line that are kept until it ends."""
-# an escape that does not begin a colour, the other control characters that move the cursor or ring, and C1 in UTF-8
-_CONTROLS = re.compile(rb"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\r(?!\n)|\xc2[\x80-\x9f]")
+# an escape that does not begin a colour, the other control characters that move the cursor or ring, and C1 in UTF-8: of a \xc2
+# nothing but what is printable may follow, or what is taken out would make another one, again and again
+_CONTROLS = re.compile(
+    rb"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\r(?!\n)|\xc2(?![\xa0-\xbf])[\x80-\x9f]*"
+)
 # the older notation of GitHub's commands, which viewers know as well; Azure's and TeamCity's
 _COMMANDS = re.compile(rb"##(?=(?:vso|teamcity)?\[)")
 # what only the next bytes decide about
@@ -142,10 +147,23 @@ def chunks(fd: int, size: int, most: int) -> Iterator[bytes]:
         yield data
 
 
+def open_log(path: str, _flags: int = 0) -> int:
+    """Open a log to be read: an opener for open(). Whatever a job has put in its place is not followed, nor waited for.
+
+    Raises:
+        OSError: it is gone, or something else.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a plain file", path)
+    return fd
+
+
 def read_tail(path: str) -> bytes:
     """The last lines of a log: 200 of them, 64 KiB at most; b"" where it is gone."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_log) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _TAIL_BYTES))
             data = file.read(_TAIL_BYTES)

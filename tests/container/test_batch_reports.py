@@ -142,3 +142,76 @@ def test_reports_after_ctrl_c(home: Path, small_archive: Path, traces: Traces) -
     assert Path("r.html").stat().st_size > 1000
     assert not list(Path().rglob("*.new"))
     traces.check()
+
+
+def test_nothing_of_an_earlier_run_is_taken_for_this_one(
+    home: Path, small_archive: Path, guntainer: Run, traces: Traces
+) -> None:
+    text = '[jobs.a]\nrootfs = "small"\nretry = 1\nartifacts = ["/x"]\nrun = "echo x > /x; exit 1"\n'
+    assert guntainer("batch", "--results", "out", job_file(home, small_archive, text)).returncode == 1
+    assert Path("out/a/attempt-1/stdout").exists() and Path("out/a/artifacts/x").exists()
+    again = '[jobs.a]\nrootfs = "small"\nrun = "true"\n'
+    assert guntainer("batch", "--results", "out", job_file(home, small_archive, again)).returncode == 0
+    assert sorted(os.listdir("out/a")) == ["result.json", "stderr", "stdout"]
+    traces.check()
+
+
+def test_bad_usage_leaves_the_earlier_results(home: Path, small_archive: Path, guntainer: Run, traces: Traces) -> None:
+    path = job_file(home, small_archive)
+    guntainer("batch", "--results", "out", "--json", "r.jsonl", path)
+    before = {str(one): one.read_bytes() for one in (Path("r.jsonl"), *Path("out").rglob("*")) if one.is_file()}
+    done = guntainer("batch", "--results", "out", "--json", "r.jsonl", "--html", "no/such.html", path)
+    assert done.returncode == 2
+    assert before == {str(one): one.read_bytes() for one in (Path("r.jsonl"), *Path("out").rglob("*")) if one.is_file()}
+    traces.check()
+
+
+@pytest.mark.parametrize(("first", "second"), [("--html", "--junit"), ("--json", "--html"), ("--json", "--junit")])
+def test_two_reports_in_one_file(
+    home: Path, small_archive: Path, guntainer: Run, traces: Traces, first: str, second: str
+) -> None:
+    done = guntainer("batch", first, "r", second, "./r", job_file(home, small_archive))
+    assert done.returncode == 2
+    assert f"{first} and {second} would both be written to ./r" in done.stderr
+    assert not Path("r").exists()
+    traces.check()
+
+
+def test_a_job_with_the_name_of_the_batch(home: Path, small_archive: Path, guntainer: Run, traces: Traces) -> None:
+    path = job_file(home, small_archive, '[jobs."batch.json"]\nrootfs = "small"\nrun = "true"\n')
+    for _ in range(2):
+        done = guntainer("batch", "--results", "out", path)
+        assert done.returncode == 0, done.stderr
+    assert json.loads(Path("out/batch.json").read_text())["jobs"][0]["folder"] != "batch.json"
+    traces.check()
+
+
+@pytest.mark.parametrize(
+    "what", ["mkfifo /w/out/b/stdout", "ln -s /w/precious /w/out/b/stdout", "ln -s /w/mine /w/out/b"]
+)
+def test_what_a_job_puts_into_the_results_is_not_followed(
+    home: Path, small_archive: Path, guntainer: Run, traces: Traces, what: str
+) -> None:
+    """A volume that holds the results folder: the other job's logs are to be written through it."""
+    Path("precious").write_text("precious")
+    Path("mine").mkdir()
+    made = "mkdir -p /w/out/b && " if what.endswith("stdout") else ""
+    text = (
+        f'[jobs.a]\nrootfs = "host"\nvolumes = [".:/w"]\nrun = "{made}{what}"\n'
+        '[jobs.b]\nrootfs = "small"\nneeds = "a"\nrun = "echo b"\n'
+    )
+    done = guntainer("batch", "--results", "out", job_file(home, small_archive, text))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "2 jobs: 1 ok, 1 error" in done.stdout
+    assert Path("precious").read_text() == "precious" and os.listdir("mine") == []
+    traces.check()
+
+
+def test_the_results_are_hidden_in_a_workspace_that_is_the_folder_itself(
+    home: Path, small_archive: Path, guntainer: Run, traces: Traces
+) -> None:
+    text = '[jobs.a]\nrootfs = "small"\nworkspace = { source = ".", mode = "mount" }\nrun = "ls -a out"\n'
+    done = guntainer("batch", "--results", "out", job_file(home, small_archive, text))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert Path("out/a/stdout").read_text() == ".\n..\n"
+    traces.check()

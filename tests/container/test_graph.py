@@ -276,3 +276,29 @@ def test_what_can_never_run_is_refused(graph: Graph, needs: dict[str, tuple[str,
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]  # type: ignore[assignment]
     assert said in str(error)
+
+
+def test_a_pause_that_is_cut_short_is_no_negative_time(graph: Graph, traces: Traces) -> None:
+    job = graph.job("t", "exit 1", retry=Retry(attempts=3, backoff_s=60))
+    assert graph.run(job, timeout_s=0.5) == {"t": "cancelled"}
+    result = graph.result("t")
+    assert result.wait_ns >= 0 and len(result.attempts) == 1
+    traces.check()
+
+
+def test_a_watcher_with_a_mistake_costs_nobody_a_result(graph: Graph, traces: Traces) -> None:
+    class Broken(Seen):
+        async def finished(self, result: api.Result) -> None:
+            raise RuntimeError("a mistake")
+
+    graph.seen = Broken()
+    assert graph.run(graph.job("a"), graph.job("b", needs=("a",))) == {"a": "ok", "b": "ok"}
+    traces.check()
+
+
+def test_many_jobs_after_many_others(graph: Graph, traces: Traces) -> None:
+    needs = tuple(f"first-{n}" for n in range(30))
+    jobs = [graph.job(id_) for id_ in needs] + [graph.job(f"then-{n}", needs=needs) for n in range(30)]
+    assert set(graph.run(*jobs).values()) == {"ok"}
+    assert set(graph.seen.started_ids[:30]) == set(needs)
+    traces.check()

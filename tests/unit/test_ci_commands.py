@@ -261,3 +261,16 @@ def test_a_summary_is_appended_or_a_warning(tmp_path: Path) -> None:
         summary.append, "/dev/full", "x"
     )
     assert summary.room_in(str(tmp_path / "none")) == summary.LIMIT
+
+
+def test_what_is_taken_out_makes_no_other_sequence() -> None:
+    """U+009B is CSI, as two bytes; what stands around one that is taken out must not become one."""
+    tamer = Tamer()
+    text = tamer.feed(b"\xc2\xc2\xc2") + tamer.feed(b"\x9b\x9b\x9b2J") + tamer.end()
+    assert text == b"2J"
+    many = b"\xc2" * 60_000 + b"\x80" * 60_000  # once through, not once for each of them
+    assert Tamer().feed(many + b"x") == b"x"
+    printable = "Â µ\xa0é".encode()
+    for at in range(len(printable)):
+        tamer = Tamer()
+        assert tamer.feed(printable[:at]) + tamer.feed(printable[at:]) + tamer.end() == printable
