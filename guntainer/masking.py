@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from guntainer.report import Exit
 
 STARS = b"***"
+_PROBE_BYTES = 64
 LEAST_BYTES = 4
 """What is shorter stands in texts that have nothing to do with it."""
 MOST_BYTES = 64 << 10
@@ -93,8 +94,9 @@ class Patterns:
         for head, words in self._heads.items():
             at = data.find(head, start)
             while 0 <= at < best:
-                tail = data[at:]
-                if any(len(word) > len(tail) and word.startswith(tail) for word in words):
+                # almost all of them differ soon: the whole end is compared only where its beginning is right
+                probe, left = data[at : at + _PROBE_BYTES], len(data) - at
+                if any(len(word) > left and word.startswith(probe) and word.startswith(data[at:]) for word in words):
                     best = at
                     break
                 at = data.find(head, at + 1)

@@ -33,13 +33,13 @@ take nothing."""
 
 
 def open_log(path: str, flags: int) -> int:
-    """Open a log to be written, made where it is missing; a plain file, whatever another job may have put in its place.
+    """Open a log to be written, made where it is missing; a file, whatever another job may have put in its place.
 
     Raises:
         OSError: it can not be made, or something else is there: a link is not followed, a FIFO not waited for.
     """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o644)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    if not _is_input(os.fstat(fd).st_mode):  # a device is nobody's to make but the host's root
         os.close(fd)
         raise OSError(errno.EINVAL, "not a plain file", path)
     os.set_blocking(fd, True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from guntainer.container import Container
     from guntainer.jobs.model import Service
     from guntainer.launcher.client import Child, Launcher
+    from guntainer.masking import Patterns
     from guntainer.services.pod import Pod
 
 FIRST_WAIT_S, FIRST_PORT_WAIT_S, LONGEST_WAIT_S = 0.2, 0.05, 1.0
@@ -28,6 +29,7 @@ TRY_S = 5.0
 _STARTING_S = 0.01
 _STDIO = planner.Stdio(stdin=0, stdout=1, stderr=1)
 _LOOPBACK = {_socket.AF_INET: "127.0.0.1", _socket.AF_INET6: "::1"}
+_SECRET_BYTES = 64 << 10  # the most that one may have: it may begin before the tail
 _TAIL_BYTES = 4096
 _SHOWN = 300
 
@@ -45,9 +47,11 @@ class Readiness:
 
     Args:
         said: the path of a file for what the command prints.
+        secret: what is masked in that; None: nothing.
     """
 
-    def __init__(self, service: Service, pod: Pod, said: Callable[[], str]) -> None:
+    def __init__(self, service: Service, pod: Pod, said: Callable[[], str], secret: Patterns | None = None) -> None:
+        self._secret = secret
         self._service = service
         self._pod = pod
         self._make_said = said
@@ -128,7 +132,7 @@ class Readiness:
         if exit_ is not None and exit_.error is not None:
             return Look(ready=False, why=exit_.error.message)
         how = f"no answer in {TRY_S:g} s" if exit_ is None else exit_.describe()
-        last = tail(self._said, 1)
+        last = tail(self._said, 1, self._secret)
         return Look(ready=False, why=f"{how} of {_shown(command)}" + (f": {last}" if last else ""))
 
     def _open(self, container: Container, child: Child, fds: list[int]) -> None:
@@ -192,18 +196,26 @@ def _shown(command: tuple[str, ...]) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def tail(path: str, lines: int) -> str:
-    """The last lines of a file as one: `listening; ready`; "" where there are none. Nothing in it can act on a terminal."""
+def tail(path: str, lines: int, secret: Patterns | None = None) -> str:
+    """The last lines of a file as one: `listening; ready`; "" where there are none. Nothing in it can act on a terminal.
+
+    Args:
+        secret: what is masked, before anything is cut off.
+    """
+    most = _TAIL_BYTES + (_SECRET_BYTES if secret is not None else 0)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return ""
     try:
-        data = os.pread(fd, _TAIL_BYTES, max(0, os.fstat(fd).st_size - _TAIL_BYTES))
+        data = os.pread(fd, most, max(0, os.fstat(fd).st_size - most))
     except OSError:
         return ""
     finally:
         os.close(fd)
-    found = [" ".join(line.split()) for line in data.decode(errors="replace").splitlines()]
+    text = data.decode(errors="surrogateescape" if secret is not None else "replace")
+    if secret is not None:
+        text = secret.mask(text)[-_TAIL_BYTES:]
+    found = [" ".join(line.split()) for line in text.splitlines()]
     shown = "; ".join([line for line in found if line][-lines:])
     return "".join(sign if sign.isprintable() else "?" for sign in shown)[-_SHOWN:]

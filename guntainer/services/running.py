@@ -214,7 +214,9 @@ class _Running:
 
     async def _watch(self, container: Container) -> None:
         """Until it is ready, or has had its time."""
-        readiness = Readiness(self._service, self._pod, self._file_of_said)
+        belongings = self._around.ground.belongings
+        secret = belongings.patterns(self._job) if belongings is not None else None
+        readiness = Readiness(self._service, self._pod, self._file_of_said, secret)
         limit_s = self._service.ready_timeout_s
         try:
             with anyio.move_on_after(limit_s) as limit:
