@@ -161,7 +161,8 @@ def test_batch(
     assert process.returncode in ((0, wanted) if phase == "clean-up" else (wanted,)), err
     if phase not in ("start", "clean-up") and name != "KILL" and (phase != "unpack" or (home / "report").exists()):
         outcomes = [one["outcome"] for one in ended_jobs((home / "report").read_text())]
-        assert outcomes == ["cancelled"] * 3
+        # unpackers begin before the event loop: a signal that comes before that ends a batch that has not begun
+        assert outcomes == ["cancelled"] * 3 or (phase == "unpack" and not outcomes)
     check(home, name, small_archive, other, guntainer, traces)
 
 
