@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from guntainer.idmap import Ids
 
-HERE, SINGLE = -1, -2
-"""Which namespace to enter, where that is no descriptor: none; a new one, in which the caller's id is root's."""
 _CODE = "import sys; sys.dont_write_bytecode = True; sys.path.insert(0, {package!r}); from guntainer.{module} import main; main()"
 _SAID_BYTES = 64 << 20
 
@@ -27,7 +25,7 @@ _SAID_BYTES = 64 << 20
 def line(module: str, ids: Ids, words: Sequence[str] = ()) -> list[str]:
     """A command line that calls a module's `main` with what `enter` wants and `words`."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    where = ids.namespace if must_enter(ids) else SINGLE if ids.kind == idmap.SINGLE else HERE
+    where = ids.namespace if must_enter(ids) else hostids.SINGLE if ids.kind == idmap.SINGLE else hostids.HERE
     code = _CODE.format(package=package, module=module)
     return [sys.executable, "-I", "-S", "-c", code, str(where), str(os.getpid()), *words]
 
@@ -41,21 +39,11 @@ def enter() -> list[str]:
     """In the process: become the root of the ids, who may look into folders that are closed to their owner; returns the words."""
     where, parent, *words = sys.argv[1:]
     os.umask(0o022)
-    _enter(int(where))
+    hostids.enter(int(where))
     syscalls.prctl(abi.PR_SET_PDEATHSIG, 9)  # now, since it is forgotten when ids change
     if os.getppid() != int(parent):
         os._exit(1)
     return words
-
-
-def _enter(namespace: int) -> None:
-    if namespace >= 0:
-        syscalls.setns(namespace, abi.CLONE_NEWUSER)
-    elif namespace == SINGLE and os.geteuid() != 0:
-        syscalls.unshare(abi.CLONE_NEWUSER)
-        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {hostids.UID} 1"), ("gid_map", f"0 {hostids.GID} 1")):
-            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-                file.write(text)
 
 
 class Errand:

@@ -9,7 +9,6 @@ import os
 from guntainer import errors
 from guntainer.cli import complain, results
 from guntainer.cli.batch_reports import Reports
-from guntainer.hostfacts import host_facts
 from guntainer.report import Report
 
 TYPE_CHECKING = False
@@ -65,7 +64,11 @@ class Batch:
         self._log = telling.Log(args)
         self._screens: list[Screen] = []
         self._json: JsonStream | None = None
-        self._facts = host_facts(ids.kind)
+        self._facts: tuple[tuple[str, str], ...] = ()
+        if args.results or args.html or args.junit or args.json:
+            from guntainer.hostfacts import host_facts
+
+            self._facts = host_facts(ids.kind)
         self._reports = Reports(
             self._results,
             html=args.html,
@@ -152,7 +155,9 @@ class Batch:
         return self._exit_code(report)
 
     def _exit_code(self, report: Report) -> int:
-        return int(report.exit_code) or (errors.OWN_FAILURE if self._unwritten or self._failures else 0)
+        if self._failures and report.interrupted is None:
+            return errors.OWN_FAILURE  # a report that was asked for is not there, whatever the jobs came to
+        return int(report.exit_code) or (errors.OWN_FAILURE if self._unwritten else 0)
 
     def _open_screens(self) -> tuple[Screen, Screen]:
         """Standard output and standard error; one for both where they are the same file, so that nothing is mixed up."""
@@ -185,7 +190,7 @@ class Batch:
             parallel=self._parallel,
             store=self._args.store,
             results=self._results,
-            watcher=await self._watched(told.watcher, out, err),
+            watcher=self._watched(told.watcher),
             fail_fast=self._args.fail_fast or self._file.fail_fast,
             require_full=self._args.require_isolation == "full",
             ids=self._ids,
@@ -198,6 +203,7 @@ class Batch:
         out.lost = lambda error: self._lost(supervisor, error)
         self._receive_signals(supervisor)
         try:
+            await self._begin_lines(out, err)
             async with supervisor:
                 report = await supervisor.run(self._jobs, timeout_s=self._file.timeout_s)
                 report = self._reports.whole(report, self._selection.taken)
@@ -226,19 +232,24 @@ class Batch:
         """All that may have to be waited for at the end."""
         return [*self._screens, *([self._json] if self._json is not None else [])]
 
-    async def _watched(self, shown: Watcher, out: Screen, err: Screen) -> Watcher:
-        """Who is told what happens: what is shown, and the lines of --json, which begin now."""
+    def _watched(self, shown: Watcher) -> Watcher:
+        """Who is told what happens: what is shown, and the lines of --json."""
         if self._json is None:
             return shown
         from guntainer.watcher import Both
 
+        return Both(self._json, shown)
+
+    async def _begin_lines(self, out: Screen, err: Screen) -> None:
+        """The first lines of --json. From them on every job has one of its end, whatever signal comes."""
+        if self._json is None:
+            return
         self._json.attach(out, err, self._log.warning)
         self._json.begin(self._selection.ids, parallel=self._parallel, facts=self._facts)
         for warning in self._file.warnings:
             self._json.note(warning)
         for result in self._selection.taken:
             await self._json.finished(result)
-        return Both(self._json, shown)
 
     def _interactive(self, told: Telling) -> AfterFailure | None:
         if not self._args.interactive_on_failure:

@@ -6,9 +6,9 @@ import errno
 import os
 
 from guntainer import errors
+from guntainer.reports.writing import is_no_file
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
-_OPEN_ALREADY = ("/dev/", "/proc/")
 
 
 def write_whole(path: str, text: str, *, replace: bool) -> None:
@@ -24,7 +24,7 @@ def write_whole(path: str, text: str, *, replace: bool) -> None:
     try:
         if os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if os.path.exists(path) and (not os.path.isfile(path) or os.path.abspath(path).startswith(_OPEN_ALREADY)):
+        if is_no_file(path):
             _write(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), text)
         elif replace:
             _replace(path, text)

@@ -30,7 +30,6 @@ _CODE = (
     "import sys; sys.dont_write_bytecode = True; sys.path.insert(0, {package!r}); "
     "from guntainer.store.flatten import main; main()"
 )
-_HERE, _SINGLE = -1, -2
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -50,7 +49,7 @@ def line(folders: Sequence[str], target: str, *, bare: int, namespace: int, sing
         single: the one id that is mapped is the caller's own.
     """
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    enter = namespace if namespace >= 0 else _SINGLE if single else _HERE
+    enter = namespace if namespace >= 0 else hostids.SINGLE if single else hostids.HERE
     words = (str(enter), str(os.getpid()), str(bare), target, *folders)
     return [sys.executable, "-I", "-S", "-c", _CODE.format(package=package), *words]
 
@@ -61,7 +60,7 @@ def main() -> None:
     target, *folders = sys.argv[4:]
     os.umask(0)
     try:
-        _enter(enter)
+        hostids.enter(enter)
         syscalls.prctl(abi.PR_SET_PDEATHSIG, 9)  # now, since it is forgotten when ids change
         if os.getppid() != parent:
             os._exit(1)
@@ -70,17 +69,6 @@ def main() -> None:
         said, code = errors.describe_oserror(error), FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1
     os.write(1, said.encode("utf-8", "surrogateescape"))
     os._exit(code)
-
-
-def _enter(namespace: int) -> None:
-    """Become the root of the ids, who may look into folders that are closed to their owner."""
-    if namespace >= 0:
-        syscalls.setns(namespace, abi.CLONE_NEWUSER)
-    elif namespace == _SINGLE and os.geteuid() != 0:
-        syscalls.unshare(abi.CLONE_NEWUSER)
-        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {hostids.UID} 1"), ("gid_map", f"0 {hostids.GID} 1")):
-            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-                file.write(text)
 
 
 class Flattening:

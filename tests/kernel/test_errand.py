@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from guntainer import errand, errors
+from guntainer import errand, errors, hostids
 from guntainer.idmap import Ids
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -98,8 +98,8 @@ def test_it_ends_with_its_parent() -> None:
 
 def test_its_words() -> None:
     words = errand.line("artifacts", Ids(), ["a"])
-    assert words[0] == sys.executable and words[-3:] == [str(errand.SINGLE), str(os.getpid()), "a"]
+    assert words[0] == sys.executable and words[-3:] == [str(hostids.SINGLE), str(os.getpid()), "a"]
     assert not errand.must_enter(Ids())
     assert errand.must_enter(Ids(kind="range", namespace=7))
     assert errand.line("x", Ids(kind="range", namespace=7))[-2] == "7"
-    assert errand.line("x", Ids(kind="range", namespace=7, inside=True))[-2] == str(errand.HERE)
+    assert errand.line("x", Ids(kind="range", namespace=7, inside=True))[-2] == str(hostids.HERE)
