@@ -10,11 +10,11 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from guntainer.batching import EventStream as EventStream
     from guntainer.batching import batch as batch
     from guntainer.batching import open_batch as open_batch
     from guntainer.errors import GuntainerError as GuntainerError
     from guntainer.errors import JobFileError as JobFileError
+    from guntainer.event_stream import EventStream as EventStream
     from guntainer.events import BatchFinished as BatchFinished
     from guntainer.events import BatchStarted as BatchStarted
     from guntainer.events import Event as Event
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from guntainer.watcher import Watcher as Watcher
 
 _HOMES = {
-    "EventStream": "guntainer.batching",
+    "EventStream": "guntainer.event_stream",
     "batch": "guntainer.batching",
     "open_batch": "guntainer.batching",
     "GuntainerError": "guntainer.errors",

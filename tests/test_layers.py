@@ -96,7 +96,7 @@ STOREYS = [
         "shown",
     ],
     ["supervisor", "session", "foreground", "builder", "doctor", "starter", "reports"],
-    ["cli", "batching", "pytest_plugin", "__main__"],
+    ["cli", "batching", "event_stream", "pytest_plugin", "__main__"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
 STDLIB_OF_THE_CHILD = {
@@ -204,6 +204,7 @@ def test_no_cycles() -> None:
                 "cli",
                 "output",
                 "batching",
+                "event_stream",
                 "session",
             },
         ),
