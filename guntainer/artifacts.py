@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from guntainer.errand import Errand
     from guntainer.idmap import Ids
     from guntainer.jobs.model import Artifacts
+    from guntainer.resultsfolder import ResultsFolder
 
 _MOST_NAMED = 5
 
@@ -42,13 +43,14 @@ class Taking:
 
     Args:
         artifacts: what is wanted.
-        folder: where it is put; what is there of an earlier run goes.
+        into: the results folder, and the name of the job's in there: it is put into `artifacts`, where what is there of an
+            earlier run goes.
         mount: the container's workspace, an absolute path inside; "": it has none.
     """
 
-    def __init__(self, artifacts: Artifacts, folder: str, ids: Ids, mount: str = "") -> None:
+    def __init__(self, artifacts: Artifacts, into: tuple[ResultsFolder, str], ids: Ids, mount: str = "") -> None:
         self._artifacts = artifacts
-        self._folder = folder
+        self._results, self._name = into
         self._ids = ids
         self.mount = mount
         self._ours, self._theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -76,8 +78,9 @@ class Taking:
         if not self._fds:
             self._receive()
         roots = [("", self._fds[0]), *((self.mount.strip("/"), fd) for fd in self._fds[1:])]
-        told = marshal.dumps((self._artifacts.paths, cwd, roots, self._folder, self._artifacts.most_bytes))
-        inherited = [*self._fds, *((self._ids.namespace,) if errand.must_enter(self._ids) else ())]
+        into = (self._results.fd, self._name, self._results.path)
+        told = marshal.dumps((self._artifacts.paths, cwd, roots, into, self._artifacts.most_bytes))
+        inherited = [self._results.fd, *self._fds, *((self._ids.namespace,) if errand.must_enter(self._ids) else ())]
         self._errand = errand.Errand("artifacts", errand.line("collecting", self._ids), told, inherited)
         code, said = await self._errand.wait()
         if code:

@@ -142,6 +142,7 @@ def open_batch(
     file = _load(source, tuple(settings))
     return EventStream(
         file.replace(jobs=_chosen(file.jobs, tuple(only)), fail_fast=fail_fast or file.fail_fast),
+        known=tuple(job.id for job in file.jobs),
         parallel=_bounded(parallel or len(os.sched_getaffinity(0)), file.max_parallel),
         results=None if results is None else os.path.abspath(results),
         store=None if store is None else os.fspath(store),

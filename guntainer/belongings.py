@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from guntainer.errand import Errand
     from guntainer.handover import Handover
     from guntainer.jobs.model import Job, Workspace
+    from guntainer.results import Results
     from guntainer.store.lookup import Store
 
 
@@ -38,18 +39,18 @@ class Shared:
 
     Args:
         secrets: name → value.
-        results: the folder of results; None: there is none.
+        results: where artifacts are put.
     """
 
-    def __init__(self, store: Store, ground: Ground, secrets: Mapping[str, bytes], results: str | None) -> None:
+    def __init__(self, store: Store, ground: Ground, secrets: Mapping[str, bytes], results: Results) -> None:
         self.ground = ground
         self.secrets = secrets
         self._cache = CacheFolders(store)
         self._opening = anyio.Lock()
         self.copied: set[str] = set()
         """Folders over which there can be no overlay."""
-        self._results = results or ""
-        self._places = (store.path, self._results)
+        self.results = results
+        self._places = (store.path, results.path or "")
         self._patterns: dict[tuple[str, ...], Patterns] = {}
 
     def hidden(self, source: str) -> tuple[str, ...]:
@@ -64,10 +65,6 @@ class Shared:
         """
         async with self._opening:
             return self._cache.held(key) or await in_thread(self._cache.open, key)
-
-    def artifacts_of(self, job_id: str) -> str:
-        """Where a job's artifacts are put; "": nowhere."""
-        return f"{self._results}/{folder_name(job_id)}/artifacts" if self._results else ""
 
     def patterns(self, job: Job) -> Patterns | None:
         """What is to be masked in a job's output; None: nothing."""
@@ -92,10 +89,10 @@ class Belongings:
         self._errand: Errand | None = None
         self._taking: Taking | None = None
         self._killed = False
-        folder = shared.artifacts_of(job.id)
-        if job.artifacts is not None and folder:
+        if job.artifacts is not None and shared.results.path is not None:
             mount = job.workspace.target if job.workspace is not None else ""
-            self._taking = Taking(job.artifacts, folder, shared.ground.ids, mount)
+            into = shared.results.folder(), folder_name(job.id)
+            self._taking = Taking(job.artifacts, into, shared.ground.ids, mount)
 
     async def open(self, *, copy: bool) -> Job:
         """The job with all that is mounted, and with the values of its secrets.

@@ -41,12 +41,12 @@ def main() -> None:
 
     errand.enter()
     with open(0, "rb", closefd=False) as file:
-        patterns, cwd, roots, folder, most_bytes = marshal.loads(file.read())
+        patterns, cwd, roots, into, most_bytes = marshal.loads(file.read())
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     most = min(one for one in (_MEMORY_BYTES, soft, hard) if one != resource.RLIM_INFINITY)
     resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
     try:
-        work = Collecting(patterns, cwd, roots, folder, most_bytes)
+        work = Collecting(patterns, cwd, roots, into, most_bytes)
         work.run()
         said, code = marshal.dumps((work.files, list(work.refused.items()), work.special, work.stopped)), 0
     except OSError as error:
@@ -67,11 +67,16 @@ class Collecting:
 
     Args:
         roots: (path inside without its first slash, an open folder); the first one is the container's root.
-        folder: where to copy to.
+        into: where to copy to: the open results folder, the name of the job's in there, and the path of the first.
     """
 
     def __init__(
-        self, patterns: tuple[str, ...], cwd: str, roots: list[tuple[str, int]], folder: str, most_bytes: int
+        self,
+        patterns: tuple[str, ...],
+        cwd: str,
+        roots: list[tuple[str, int]],
+        into: tuple[int, str, str],
+        most_bytes: int,
     ) -> None:
         from guntainer.globs import Pattern
         from guntainer.store.filedata import Data
@@ -80,8 +85,9 @@ class Collecting:
         self._wanted = [one for one in read if not one.excludes]
         self._unwanted = [one for one in read if one.excludes]
         self._roots = roots
-        self._folder = folder
-        self._out = -1
+        self._results, self._job, path = into
+        self._folder = f"{path}/{self._job}/artifacts"
+        self._into = self._out = -1
         self._left = self._most = most_bytes
         self._data = Data()
         self._done: set[str] = set()
@@ -98,19 +104,20 @@ class Collecting:
         Raises:
             OSError: what was there of an earlier run can not be removed.
         """
+        from guntainer.resultsfolder import below
         from guntainer.store.remove import remove_tree
 
-        if os.path.islink(os.path.dirname(self._folder)):
-            raise NotADirectoryError(errno.ENOTDIR, "is a link", os.path.dirname(self._folder))
-        remove_tree(self._folder)
+        self._into = below(self._results, self._job, shown=os.path.dirname(self._folder))
         try:
+            remove_tree(f"/proc/self/fd/{self._into}/artifacts")
             for pattern in self._wanted:
                 self._base(pattern)
         except _Stop as stop:
             self.stopped = str(stop)
         finally:
-            if self._out >= 0:
-                os.close(self._out)
+            for fd in (self._into, self._out):
+                if fd >= 0:
+                    os.close(fd)
 
     def _base(self, pattern: Pattern) -> None:
         """What a pattern begins with has links followed, inside."""
@@ -256,8 +263,9 @@ class Collecting:
     def _made(self, path: str) -> int:
         """A folder to copy to, made where it is missing. No link is followed there either: another job may write to it."""
         if self._out < 0:
-            os.makedirs(self._folder, exist_ok=True)
-            self._out = os.open(self._folder, _FOLDER | os.O_CLOEXEC)
+            from guntainer.resultsfolder import below
+
+            self._out = below(self._into, "artifacts", shown=self._folder)
         try:
             return syscalls.openat2(self._out, path or ".", _FOLDER, resolve=_BELOW)
         except FileNotFoundError:

@@ -9,7 +9,7 @@ import anyio
 
 from guntainer import errors, planner
 from guntainer.container import Container, Outcome
-from guntainer.stdio import Stdio, open_log
+from guntainer.stdio import Stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ class Containers:
         from guntainer.services.running import Services, Surroundings, settled
 
         for path in {timing.stdout, timing.stderr}:
-            os.close(open_log(path, os.O_TRUNC))  # the job may never get to write to it, and another one may have
+            # the job may never get to write to it, and another one may have
+            os.close(self._results.open_log(path, os.O_TRUNC))
         job = settled(job, self._note)
         around = Surroundings(
             ground=self._ground,
@@ -140,6 +141,7 @@ class Containers:
             rootfs=self._prepared,
             live=self._lived,
             log=self._results.service_log,
+            opener=self._results.open_log,
             note=self._note,
         )
         services = Services(job, rootfs, around)
@@ -191,7 +193,8 @@ class Containers:
 
         belongings = self._ground.belongings
         secret = belongings.patterns(job) if belongings is not None else None
-        return Stdio(job.stdin, timing.stdout, timing.stderr, sink if watcher.live else None, secret)
+        shown = sink if watcher.live else None
+        return Stdio(job.stdin, timing.stdout, timing.stderr, shown, secret, self._results.open_log)
 
     def _note_rung(self, job: Job, outcome: Outcome) -> None:
         """What one job found the host to refuse holds for all: it is not tried again."""

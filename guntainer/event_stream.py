@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from guntainer.idmap import Ids
     from guntainer.report import Report, Result
+    from guntainer.reports.batchfile import Listed
+    from guntainer.resultsfolder import ResultsFolder
 
 _MOST_OUTPUT_BYTES = 1 << 20
 _MOST_PENDING = 1000  # events, before progress, of which the newest is enough, is left out
@@ -31,7 +33,15 @@ class EventStream:
     """The events of one batch, made by `open_batch`: enter it once, iterate over it once."""
 
     def __init__(
-        self, file: JobFile, *, parallel: int, results: str | None, store: str | None, userns: str, output: bool
+        self,
+        file: JobFile,
+        *,
+        known: tuple[str, ...],
+        parallel: int,
+        results: str | None,
+        store: str | None,
+        userns: str,
+        output: bool,
     ) -> None:
         self._file = file
         self._parallel = parallel
@@ -39,7 +49,9 @@ class EventStream:
         self._store = store
         self._userns = userns
         self._output = output
-        self._lock = -1
+        self._known = known
+        self._folder: ResultsFolder | None = None
+        self._listed: Listed | None = None
         self._ids: Ids | None = None
         self._facts: tuple[tuple[str, str], ...] = ()
         self._pending: deque[events.Event] = deque()
@@ -97,7 +109,7 @@ class EventStream:
         if self._results is not None:
             from guntainer.cli.results import open_folder
 
-            self._lock = open_folder(self._results, self._file.jobs, what="results")
+            self._folder = open_folder(self._results, self._file.jobs, what="results")
         watcher = _Reporter(self, live=self._output)
         watcher.begin(tuple(job.id for job in self._file.jobs), parallel=self._parallel, facts=self._facts)
         for text in self._file.warnings:
@@ -135,9 +147,8 @@ class EventStream:
 
     def _close(self) -> None:
         self._left = True
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self._folder is not None:
+            self._folder.close()
         if self._ids is not None and self._ids.namespace >= 0:
             os.close(self._ids.namespace)
             self._ids = self._ids.replace(namespace=-1)
@@ -157,12 +168,12 @@ class EventStream:
 
     def _written(self, watcher: _Reporter, report: Report | None) -> bool:
         """Write batch.json where there is a folder for it: whether that went well. Without a thread, as result.json: it is small."""
-        if self._results is None:
+        if self._folder is None:
             return False
         import time
 
         from guntainer import report as reports
-        from guntainer.reports.folder import write_batch
+        from guntainer.reports import batchfile
 
         known = report or reports.Report(
             results=(),
@@ -173,7 +184,10 @@ class EventStream:
             facts=self._facts,
         )
         try:
-            write_batch(self._results, known, (job.id for job in self._file.jobs), running=report is None)
+            if self._listed is None:
+                ids = (job.id for job in self._file.jobs)
+                self._listed = batchfile.listed(self._folder.path, ids, self._known)
+            batchfile.write(self._folder.fd, known, self._listed, running=report is None)
         except OSError as error:
             watcher.note(f"results can not be written: {errors.describe_oserror(error)}")
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 
 import anyio
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from guntainer.slots import Rank
 
 _PLAIN = "success()"
+_FEW_CELLS = 20
+_MOST_NAMED = 100
 
 
 class _Needed:
@@ -36,7 +39,7 @@ class _Needed:
 class _Gate:
     """What jobs with the same needs wait for: thousands of jobs after thousands of others are no millions of steps."""
 
-    __slots__ = ("bad", "ended", "failed", "left", "needs", "settled")
+    __slots__ = ("bad", "ended", "failed", "left", "named", "needs", "settled")
 
     def __init__(self, needs: tuple[str, ...]) -> None:
         self.needs = needs
@@ -47,6 +50,8 @@ class _Gate:
         self.settled = False
         self.bad: str | None = None
         """The first that is not good."""
+        self.named: tuple[str, ...] = ()
+        """They in few words, once somebody asks."""
 
 
 class Group:
@@ -171,6 +176,22 @@ class Group:
     def waits(self, job: Job) -> bool:
         """Whether a job that this one needs has not ended."""
         return bool(job.needs) and not self._gates[id(job.needs)].ended.is_set()
+
+    def named(self, job: Job) -> tuple[str, ...]:
+        """The jobs that this one needs, as results name them: by id; many cells of one job, of which none is missing, by its key.
+
+        No more than a hundred: it stands in the result of each of them.
+        """
+        if len(job.needs) <= _FEW_CELLS:
+            return job.needs
+        gate = self._gates[id(job.needs)]
+        if not gate.named:
+            key_of = {one.id: _key(one) for one in self.jobs}
+            all_of, of = Counter(key_of.values()), Counter(key_of[id_] for id_ in set(job.needs))
+            whole = {key for key, count in of.items() if count > _FEW_CELLS and count == all_of[key]}
+            words = (key_of[id_] if key_of[id_] in whole else id_ for id_ in job.needs)
+            gate.named = tuple(dict.fromkeys(words))[:_MOST_NAMED]
+        return gate.named
 
     async def wait(self, job: Job) -> str:
         """Wait for the jobs that this one needs; returns why it is skipped, or "" where it runs."""

@@ -23,6 +23,7 @@ from guntainer.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 VERSION = 1
@@ -35,6 +36,8 @@ GOOD = ("ok", "flaky")
 NOT_RUN = (report.CANCELLED, report.SKIPPED)
 OUTCOMES = (*GOOD, "failed", "error", report.TIMEOUT, report.OOM, report.PIDS, *NOT_RUN)
 _MANY_JOBS, _FEW_RUNS = 20_000, 5  # of more jobs, fewer runs
+_MANY_TEXTS = 2_000
+_MOST_TEXT = RUNS * 64  # characters: more than the longest runs take
 _MOST_BYTES = 64 << 20
 _LONGEST_NS = 1 << 62
 _MEDIAN_OF = 5
@@ -106,18 +109,18 @@ class History:
 
     def runs(self, job_id: str) -> tuple[Run, ...]:
         """A job's runs, the oldest first."""
-        read = (_fields(word) for word in self._jobs.get(job_id, "").split(" "))
-        return tuple(Run(**fields) for fields in read if fields is not None)
+        return tuple(Run(**fields) for fields in parsed(self._jobs.get(job_id, "")))
 
     def by_job(self, a_report: report.Report) -> dict[str, list[dict[str, Any]]]:
         """The runs of a report's jobs before this one, as the report page takes them."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for result in a_report.results:
-            read = map(_fields, self._jobs.get(result.id, "").split(" "))
-            runs = [fields for fields in read if fields is not None]
-            if runs:
-                found[result.id] = runs
-        return found
+        found = {result.id: parsed(self._jobs.get(result.id, "")) for result in a_report.results}
+        return {job_id: runs for job_id, runs in found.items() if runs}
+
+    def texts(self, ids: Iterable[str]) -> dict[str, str]:
+        """The runs of some jobs as they stand here, by id: for `parsed`. Of many jobs, fewer runs of each."""
+        found = {job_id: self._jobs[job_id] for job_id in ids if job_id in self._jobs}
+        most = RUNS if len(found) <= _MANY_TEXTS else _FEW_RUNS
+        return {job_id: _shortened(text, most) for job_id, text in found.items()}
 
     def add(self, a_report: report.Report) -> str:
         """Take a batch in, and write all of it; returns why that could not be done, "" where it was.
@@ -257,6 +260,12 @@ def _understood(data: bytes) -> tuple[str, dict[str, str], bool]:
     if len(jobs) > MOST_JOBS:
         return f"it has more than {MOST_JOBS} jobs", {}, False
     return "", jobs, isinstance(last, dict) and last.get("interrupted") is not None
+
+
+def parsed(text: str) -> list[dict[str, Any]]:
+    """The fields of the Runs in a text, the oldest first; what makes no sense is left out."""
+    read = map(_fields, text[-_MOST_TEXT:].split(" ") if text else ())
+    return [fields for fields in read if fields is not None]
 
 
 def _good_times(words: list[str]) -> list[int]:

@@ -154,7 +154,7 @@ class Result(Value):
     notes: tuple[str, ...] = ()
     """What went otherwise than asked for, one sentence each."""
     needs: tuple[str, ...] = ()
-    """Ids of the jobs that had to end first."""
+    """The jobs that had to end first: ids, and keys of jobs all of whose cells had to; of very many the first ones."""
     allow_failure: bool = False
     attempts: tuple[Attempt, ...] = ()
     """The earlier ones, which failed."""
@@ -185,6 +185,11 @@ class Result(Value):
     def verdict(self) -> str:
         """The outcome for people: `failed (allowed)` where that is so."""
         return f"{self.outcome} (allowed)" if self.allowed else self.outcome
+
+    def earlier(self) -> Result:
+        """As the result of an earlier batch stands among those of a later one: in none of its slots, at none of its times."""
+        notes = self.notes if EARLIER in self.notes else (*self.notes, EARLIER)
+        return self.replace(begin_ns=0, slot=-1, notes=notes)
 
 
 class Report(Value):

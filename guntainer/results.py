@@ -9,11 +9,12 @@ A result.json is written when its job has ended, and is whole or not there.
 
 from __future__ import annotations
 
-import errno
 import os
 
-from guntainer import errors
+from guntainer import errors, resultsfolder
 from guntainer.jobs.names import folder_name
+from guntainer.resultsfolder import ResultsFolder
+from guntainer.stdio import open_log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,58 +35,75 @@ class Results:
     """
 
     def __init__(self, folder: str | None, run: Callable[[], RunFolder], note: Callable[[str], None]) -> None:
-        self._folder = folder
+        self.path = folder
+        self._opened: ResultsFolder | None = None
         self._run = run
         self._note = note
         self._free_logs: list[str] = []
         self._made_logs = 0
 
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def folder(self) -> ResultsFolder:
+        """The folder, opened the first time: before any container lives.
+
+        Raises:
+            OSError: it can not be opened.
+        """
+        if self._opened is None:
+            assert self.path is not None
+            self._opened = ResultsFolder(self.path)
+        return self._opened
+
     def logs(self, job_id: str) -> tuple[str, str]:
-        """Paths for a job's stdout and stderr; the same one twice where nobody keeps them."""
-        if self._folder is not None:
-            folder = self._folder_of(job_id)
-            return f"{folder}/stdout", f"{folder}/stderr"
+        """Paths for a job's stdout and stderr, for `open_log`; the same one twice where nobody keeps them."""
+        if self.path is not None:
+            name = folder_name(job_id)
+            os.close(self.folder().below(name))
+            return f"{self.path}/{name}/stdout", f"{self.path}/{name}/stderr"
         if not self._free_logs:
             self._made_logs += 1
             self._free_logs.append(f"{self._run().path}/log-{self._made_logs}")
         path = self._free_logs.pop()
         return path, path
 
-    def _folder_of(self, job_id: str) -> str:
-        """The job's folder of results, made where it is not there."""
-        folder = f"{self._folder}/{folder_name(job_id)}"
-        try:
-            os.mkdir(folder)
-        except FileExistsError:
-            if os.path.islink(folder):  # a job that may write to the results could lead us anywhere
-                raise NotADirectoryError(errno.ENOTDIR, "is a link", folder) from None
-        except FileNotFoundError:
-            os.makedirs(folder, exist_ok=True)
-        return folder
-
     def service_log(self, job_id: str, name: str) -> tuple[str, bool]:
         """A path for what a job's service prints, and whether it is kept; without a folder it is the caller's to remove."""
-        if self._folder is None:
+        if self.path is None:
             self._made_logs += 1
             return f"{self._run().path}/log-{self._made_logs}", False
-        folder = f"{self._folder_of(job_id)}/services"
-        os.makedirs(folder, exist_ok=True)
-        return f"{folder}/{name}.log", True
+        os.close(self.folder().below(folder_name(job_id)))
+        os.close(self.folder().below(f"{folder_name(job_id)}/services"))
+        return f"{self.path}/{folder_name(job_id)}/services/{name}.log", True
+
+    def open_log(self, path: str, flags: int) -> int:
+        """Open one of these paths to be written: a file, and no link on the way, whatever a job has put there.
+
+        Raises:
+            OSError: it can not be made, or something else is there.
+        """
+        if self.path is None:
+            return open_log(path, flags)
+        return open_log(path.removeprefix(f"{self.path}/"), flags, self.folder().open)
 
     def put_aside(self, job_id: str, attempt: int, stdout: str, stderr: str) -> tuple[str, str]:
         """The logs of an attempt, counted from 1, that is not the last one: where they are from now on."""
-        if self._folder is None or not stdout:
+        if self.path is None or not stdout:
             return stdout, stderr
-        folder = f"{self._folder}/{folder_name(job_id)}/attempt-{attempt}"
+        name = f"attempt-{attempt}"
         try:
-            os.makedirs(folder, exist_ok=True)
-            for path in (stdout, stderr):
-                os.replace(path, f"{folder}/{os.path.basename(path)}")
-            services = f"{os.path.dirname(folder)}/services"
-            if os.path.isdir(services):
-                os.replace(services, f"{folder}/services")
+            job = self.folder().below(folder_name(job_id))
+            try:
+                _move(job, resultsfolder.below(job, name, shown=f"{self.path}/{folder_name(job_id)}/{name}"))
+            finally:
+                os.close(job)
         except OSError as error:
             self._note(f"results can not be written: {errors.describe_oserror(error)}")
+        folder = f"{self.path}/{folder_name(job_id)}/{name}"
         return f"{folder}/stdout", f"{folder}/stderr"
 
     def shown(self, result: Result) -> Result:
@@ -93,33 +111,37 @@ class Results:
 
         The next job writes over that of a good one, which spares the disk a file per job.
         """
-        if self._folder is not None or not result.ok or result.stdout is None:
+        if self.path is not None or not result.ok or result.stdout is None:
             return result
         self._free_logs.append(result.stdout)
         return result.replace(stdout=None, stderr=None)
 
     def write(self, result: Result) -> None:
         """result.json, where there is a folder for it. Without a thread: it is small, and there may be thousands."""
-        if self._folder is None:
+        if self.path is None:
             return
         import json
 
         from guntainer.report_text import json_object
 
-        new = ""
         try:
-            path = f"{self._folder_of(result.id)}/result.json"
-            new = f"{path}.new"
-            with open(new, "w", encoding="utf-8", opener=_open_new) as file:
-                file.write(json.dumps(json_object(result)) + "\n")
-            os.replace(new, path)
-        except OSError as error:
+            job = self.folder().below(folder_name(result.id))
             try:
-                os.unlink(new)
-            except OSError:
-                pass
+                resultsfolder.write(job, "result.json", json.dumps(json_object(result)) + "\n")
+            finally:
+                os.close(job)
+        except OSError as error:
             self._note(f"results can not be written: {errors.describe_oserror(error)}")
 
 
-def _open_new(path: str, _flags: int) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+def _move(job: int, attempt: int) -> None:
+    """Logs, and those of services, from a job's folder to that of one of its attempts, which is closed."""
+    try:
+        for name in ("stdout", "stderr"):
+            os.replace(name, name, src_dir_fd=job, dst_dir_fd=attempt)
+        try:
+            os.replace("services", "services", src_dir_fd=job, dst_dir_fd=attempt)
+        except FileNotFoundError:
+            pass
+    finally:
+        os.close(attempt)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from guntainer.masking import Masker, Patterns
 
     Sink = Callable[[str, bytes], Awaitable[None]]
+    Opener = Callable[[str, int], int]
 
 CHUNK = 1 << 20
 PIECE = 128 << 10
@@ -32,13 +33,20 @@ DRAIN_S = 2.0
 take nothing."""
 
 
-def open_log(path: str, flags: int) -> int:
+def _open_new(path: str, flags: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o644)
+
+
+def open_log(path: str, flags: int, opener: Opener = _open_new) -> int:
     """Open a log to be written, made where it is missing; a file, whatever another job may have put in its place.
 
+    Args:
+        opener: as that of open(): a link is not followed, a FIFO not waited for.
+
     Raises:
-        OSError: it can not be made, or something else is there: a link is not followed, a FIFO not waited for.
+        OSError: it can not be made, or something else is there.
     """
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o644)
+    fd = opener(path, flags)
     if not _is_input(os.fstat(fd).st_mode):  # a device is nobody's to make but the host's root
         os.close(fd)
         raise OSError(errno.EINVAL, "not a plain file", path)
@@ -54,12 +62,20 @@ class Stdio:
         stdout, stderr: paths of the logs, made or emptied; they may be the same.
         sink: called with ("stdout" | "stderr", bytes) for each chunk; None: nobody watches.
         secret: what neither the logs nor the watcher may get to see; None: nothing.
+        opener: opens the logs, as `open_log` does.
     """
 
     def __init__(
-        self, stdin: str | None, stdout: str, stderr: str, sink: Sink | None, secret: Patterns | None = None
+        self,
+        stdin: str | None,
+        stdout: str,
+        stderr: str,
+        sink: Sink | None,
+        secret: Patterns | None = None,
+        opener: Opener = open_log,
     ) -> None:
         self._sink = sink
+        self._opener = opener
         self._secret = secret
         self._pumps: list[_Pump] = []
         self.fds: list[int] = []
@@ -84,7 +100,7 @@ class Stdio:
         for name, path in (("stdout", stdout), ("stderr", stderr)):
             # O_APPEND: a container that opens /dev/stdout again must not write over its own log
             fresh = 0 if name == "stderr" and path == stdout else os.O_TRUNC
-            log = open_log(path, fresh | os.O_APPEND)
+            log = self._opener(path, fresh | os.O_APPEND)
             if self._sink is None and not self._secret:
                 self.fds.append(log)
                 continue

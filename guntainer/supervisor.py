@@ -106,7 +106,6 @@ class Supervisor:
         self._stopped_by: int | None = None
         self._told: set[str] = set()
         self._results = Results(results, self._run_folder, self._note)
-        self._results_folder = results
         self._containers = Containers(
             self._ground,
             self._launcher,
@@ -139,6 +138,7 @@ class Supervisor:
             self._preparation.release()
             if self._ground.belongings is not None:
                 self._ground.belongings.close()
+            self._results.close()
             if self._ground.limiter is not None:
                 with anyio.CancelScope(shield=True):
                     await in_thread(self._ground.limiter.close)
@@ -327,7 +327,7 @@ class Supervisor:
         if self._ground.belongings is None and any(one.has_belongings for one in jobs):
             from guntainer.belongings import Shared
 
-            self._ground.belongings = Shared(self._store, self._ground, self._secrets, self._results_folder)
+            self._ground.belongings = Shared(self._store, self._ground, self._secrets, self._results)
 
     async def _prepare_services(self, job: Job) -> None:
         """Whatever can be had before a slot, so that none is held meanwhile.
@@ -370,7 +370,7 @@ class Supervisor:
     async def _finished(
         self, job: Job, group: Group, outcome: Outcome, timing: Timing, send: MemoryObjectSendStream[report.Result]
     ) -> report.Result:
-        result = timing.result(job, outcome)
+        result = timing.result(job, outcome, group.named(job))
         if outcome.exit.reason == report.CANCELLED:
             async with (
                 self._writing

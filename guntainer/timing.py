@@ -58,7 +58,7 @@ class Timing:
         self._clear()
         self.begun_ns = self.queued_ns = time.monotonic_ns()
 
-    def result(self, job: Job, outcome: Outcome) -> report.Result:
+    def result(self, job: Job, outcome: Outcome, needs: tuple[str, ...]) -> report.Result:
         usage, used = outcome.usage, outcome.used
         result = report.Result(
             id=job.id,
@@ -83,7 +83,7 @@ class Timing:
             stdout=self.stdout or None,
             stderr=self.stderr if self.stderr != self.stdout else None,
             notes=outcome.notes,
-            needs=job.needs,
+            needs=needs,
             allow_failure=job.allow_failure,
             attempts=tuple(self.attempts),
             artifacts=outcome.artifacts,

@@ -9,7 +9,8 @@ from pathlib import Path
 from guntainer import errors, report
 from guntainer.jobs.names import folder_name
 from guntainer.report_text import json_object
-from guntainer.reports.folder import write_batch
+from guntainer.reports import batchfile
+from guntainer.resultsfolder import ResultsFolder
 
 DISTRIBUTIONS = ["alpine-3.20", "alpine-3.19", "debian-12", "debian-11", "ubuntu-24.04", "ubuntu-22.04", "fedora-40"]
 DISTRIBUTIONS += ["rocky-9", "arch", "opensuse-15", "void", "gentoo"]
@@ -47,6 +48,15 @@ def _end(one: report.Result) -> int:
     return one.begin_ns + one.wait_ns + one.prepare_ns + one.queue_ns + one.wall_ns
 
 
+def write_batch(folder: Path, whole: report.Report, ids: list[str], *, running: bool = False) -> None:
+    """Write its batch.json."""
+    opened = ResultsFolder(str(folder))
+    try:
+        batchfile.write(opened.fd, whole, batchfile.Listed(ids=tuple(ids)), running=running)
+    finally:
+        opened.close()
+
+
 def write(folder: Path, whole: report.Report, logs: dict[str, tuple[bytes, bytes]] | None = None) -> Path:
     """Write a results folder.
 
@@ -54,7 +64,7 @@ def write(folder: Path, whole: report.Report, logs: dict[str, tuple[bytes, bytes
         logs: (stdout, stderr) by id; where one is missing, a line that names the job.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_batch(str(folder), whole, [one.id for one in whole.results])
+    write_batch(folder, whole, [one.id for one in whole.results])
     for one in whole.results:
         place = folder / folder_name(one.id)
         place.mkdir(exist_ok=True)

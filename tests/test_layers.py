@@ -50,6 +50,7 @@ STOREYS = [
         "image",
         "naming",
         "runfolder",
+        "resultsfolder",
         "skeleton",
         "space",
         "seccomp",

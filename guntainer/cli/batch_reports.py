@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from guntainer.history import History
     from guntainer.report import Result
+    from guntainer.reports.batchfile import Listed
+    from guntainer.resultsfolder import ResultsFolder
 
 
 class Reports:
@@ -22,8 +24,11 @@ class Reports:
     Args:
         folder: of results; None: there is none.
         html, junit: paths; None: not asked for.
-        ids: of all jobs, in the file's order.
+        ids: of the batch's jobs, in the file's order.
+        known: those of all jobs of the file.
+        taken: of the batch's jobs whose results an earlier one has left in the folder.
         stub: what is known of the batch before it begins.
+        history: earlier runs.
         warn: told of what can not be written, and is not worth an exit code.
     """
 
@@ -34,13 +39,21 @@ class Reports:
         html: str | None,
         junit: str | None,
         ids: tuple[str, ...],
+        known: tuple[str, ...],
+        taken: tuple[str, ...],
         stub: Report,
+        history: History,
         warn: Callable[[str], None],
     ) -> None:
         self._folder = folder
         self._html = html
         self._junit = junit
         self._ids = ids
+        self._known = known
+        self._taken = taken
+        self._history = history
+        self._opened: ResultsFolder | None = None
+        self._listed: Listed | None = None
         self._stub = stub.replace(started_at=time.time())
         self._warn = warn
 
@@ -73,8 +86,19 @@ class Reports:
 
                 writing.try_to_write(path, option=option)
 
-    def begin(self) -> None:
-        """The batch has begun: batch.json, where there is a folder for it."""
+    def begin(self, opened: ResultsFolder | None) -> None:
+        """The batch has begun: batch.json, where there is a folder for it.
+
+        Args:
+            opened: the folder, which stays open until `write` has returned.
+        """
+        if opened is None:
+            return
+        from guntainer.reports import batchfile
+
+        listed = batchfile.listed(opened.path, self._ids, self._known, self._taken)
+        self._listed = listed.replace(runs=self._history.texts(listed.ids))
+        self._opened = opened
         problem = self._write_batch(self._stub, running=True)
         if problem:
             self._warn(problem)
@@ -87,37 +111,41 @@ class Reports:
             report = report.replace(results=tuple(found[id_] for id_ in self._ids if id_ in found))
         return report.replace(name=stub.name, file=stub.file, facts=stub.facts)
 
-    async def write(self, report: Report, history: History) -> list[errors.GuntainerError]:
+    async def write(self, report: Report) -> list[errors.GuntainerError]:
         """All of them, at the end, each whole or not there. Returns why some could not be written."""
         if self._folder is None and not (self._html or self._junit):
             return []
         from guntainer.offloading import in_thread
 
-        failures, problem = await in_thread(self._write, report, history)
+        failures, problem = await in_thread(self._write, report)
         if problem:
             self._warn(problem)
         return failures
 
-    def _write(self, report: Report, history: History) -> tuple[list[errors.GuntainerError], str]:
+    def _write(self, report: Report) -> tuple[list[errors.GuntainerError], str]:
         from guntainer import reports
 
         problem = self._write_batch(report, running=False)
+        if self._opened is not None and (place := self._opened.moved()):
+            # whoever has moved it may have put anything in its place, and nobody asked for reports of that
+            why = f"{self._folder} was moved or replaced while the batch ran: its results are in {place}"
+            return [errors.GuntainerError(why, hint="keep it out of what jobs may write to")], problem
         failures: list[errors.GuntainerError] = []
         if self._junit:
             failures += _tried(lambda path: reports.write_junit(path, report, self._folder), self._junit)
         if self._html:
-            runs = history.by_job(report)
+            runs = self._history.by_job(report)
             failures += _tried(lambda path: reports.write_html(path, report, self._folder, runs), self._html)
         return failures, problem
 
     def _write_batch(self, report: Report, *, running: bool) -> str:
         """Write batch.json, where there is a folder for it; returns why it could not be written."""
-        if self._folder is None:
+        if self._opened is None or self._listed is None:
             return ""
-        from guntainer.reports.folder import write_batch
+        from guntainer.reports import batchfile
 
         try:
-            write_batch(self._folder, report, self._ids, running=running)
+            batchfile.write(self._opened.fd, report, self._listed, running=running)
         except OSError as error:
             return f"results can not be written: {errors.describe_oserror(error)}"
         return ""

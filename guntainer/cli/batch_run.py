@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from guntainer.idmap import Ids
     from guntainer.jobs.load import JobFile
     from guntainer.launcher.spawn import Zygote
+    from guntainer.resultsfolder import ResultsFolder
     from guntainer.screen import Screen
     from guntainer.store.headstart import HeadStart
     from guntainer.supervisor import Supervisor
@@ -59,7 +60,7 @@ class Batch:
         self._zygote = zygote
         self._head_start: HeadStart | None = None
         self._results = results.absolute(args.results, f"--results {args.results}") if args.results else None
-        self._lock = -1
+        self._folder: ResultsFolder | None = None
         self._secrets: dict[str, bytes] = {}
         self._log = telling.Log(args)
         self._screens: list[Screen] = []
@@ -74,7 +75,10 @@ class Batch:
             html=args.html,
             junit=args.junit,
             ids=selection.ids,
+            known=tuple(job.id for job in file.jobs),
+            taken=tuple(result.id for result in selection.taken),
             stub=Report(results=(), name=file.name, file=file.path, parallel=parallel, facts=self._facts),
+            history=history,
             warn=self._log.warning,
         )
         self._failures: list[errors.GuntainerError] = []
@@ -143,11 +147,11 @@ class Batch:
 
             self._json = JsonStream(self._args.json)
         if self._results:
-            self._lock = results.open_folder(self._results, self._jobs)
-        self._reports.begin()
+            self._folder = results.open_folder(self._results, self._jobs)
+        self._reports.begin(self._folder)
         report = anyio.run(self._supervise)
-        if self._lock >= 0:
-            os.close(self._lock)
+        if self._folder is not None:
+            self._folder.close()
         if self._unwritten:
             complain(f"standard output: {self._unwritten}; what came after that is not shown")
         for failure in self._failures:
@@ -208,7 +212,7 @@ class Batch:
                 report = await supervisor.run(self._jobs, timeout_s=self._file.timeout_s)
                 report = self._reports.whole(report, self._selection.taken)
                 await told.closing(report)
-                self._failures = await self._reports.write(report, self._history)
+                self._failures = await self._reports.write(report)
                 await self._remember(report)
             report = self._ended(report)
             if self._json is not None:

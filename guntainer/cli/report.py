@@ -111,7 +111,13 @@ def _write(option: str, path: str, stored: Stored, comparison: Comparison | None
     where = "/dev/stdout" if path == "-" else path
     if option == "--html":
         return reports.write_html(
-            where, stored.report, stored.path, problems=stored.problems, folders=stored.folders, comparison=comparison
+            where,
+            stored.report,
+            stored.path,
+            stored.runs,
+            problems=stored.problems,
+            folders=stored.folders,
+            comparison=comparison,
         )
     if option == "--junit":
         return reports.write_junit(where, stored.report, stored.path, folders=stored.folders)

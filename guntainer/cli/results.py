@@ -6,6 +6,7 @@ import errno
 import os
 
 from guntainer import errors
+from guntainer.resultsfolder import ResultsFolder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ def absolute(path: str, what: str) -> str:
         ) from None
 
 
-def open_folder(path: str, jobs: Iterable[Job], *, what: str = "--results") -> int:
-    """Make the results folder ready for these jobs; returns its lock: two batches must not write into one.
+def open_folder(path: str, jobs: Iterable[Job], *, what: str = "--results") -> ResultsFolder:
+    """Make the results folder ready for these jobs, and lock it: two batches must not write into one. The caller closes it.
 
     Args:
         what: how the user has named it.
@@ -40,50 +41,59 @@ def open_folder(path: str, jobs: Iterable[Job], *, what: str = "--results") -> i
         UsageError: it can not be written, or another batch has it.
     """
     try:
-        os.makedirs(path, exist_ok=True)
-        lock = os.open(f"{path}/.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        folder = ResultsFolder(path)
     except OSError as error:
         raise errors.UsageError(f"{what}: {errors.describe_oserror(error)}") from None
     try:
-        _make_ready(path, jobs, lock, what)
+        _make_ready(folder, jobs, what)
     except BaseException:
-        os.close(lock)
+        folder.close()
         raise
-    return lock
+    return folder
 
 
-def _make_ready(path: str, jobs: Iterable[Job], lock: int, what: str) -> None:
+def _make_ready(folder: ResultsFolder, jobs: Iterable[Job], what: str) -> None:
     import fcntl
 
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise errors.UsageError(f"{what}: {path}: {os.strerror(errno.EACCES)}")
+    if not os.access(folder.path, os.W_OK | os.X_OK):
+        raise errors.UsageError(f"{what}: {folder.path}: {os.strerror(errno.EACCES)}")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.lock = folder.open(".lock", 0)
+    except OSError as error:
+        raise errors.UsageError(f"{what}: {errors.describe_oserror(error)}") from None
+    try:
+        fcntl.flock(folder.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise errors.UsageError(f"{what} {path}: another batch is writing there") from None
+        raise errors.UsageError(f"{what} {folder.path}: another batch is writing there") from None
     try:
-        _remove_old(path, jobs)
+        _remove_old(folder, jobs)
     except OSError as error:
         raise errors.UsageError(
             f"{what}: {errors.describe_oserror(error)}", hint="remove what is in the way, or name another folder"
         ) from None
 
 
-def _remove_old(path: str, jobs: Iterable[Job]) -> None:
+def _remove_old(results: ResultsFolder, jobs: Iterable[Job]) -> None:
     """What an earlier run has left of these very jobs, so that nobody takes it for this run's; nothing else."""
     from guntainer.jobs.names import folder_name
+
+    there = set(os.listdir(f"/proc/self/fd/{results.fd}")) - {".lock"}
+    for name in there and there.intersection(folder_name(job.id) for job in jobs):
+        folder = results.below(name)
+        try:
+            _empty(f"/proc/self/fd/{folder}")
+        finally:
+            os.close(folder)
+
+
+def _empty(folder: str) -> None:
     from guntainer.store.remove import remove_tree
 
-    there = set(os.listdir(path)) - {".lock"}
-    for folder in there and there.intersection(folder_name(job.id) for job in jobs):
-        for name in _OF_A_JOB:
-            try:
-                os.unlink(f"{path}/{folder}/{name}")
-            except FileNotFoundError:
-                pass
-        for name in os.listdir(f"{path}/{folder}"):
-            if name in ("artifacts", "services") or _is_attempt(name):
-                remove_tree(f"{path}/{folder}/{name}")
+    for name in os.listdir(folder):
+        if name in _OF_A_JOB:
+            os.unlink(f"{folder}/{name}")
+        elif name in ("artifacts", "services") or _is_attempt(name):
+            remove_tree(f"{folder}/{name}")
 
 
 def _is_attempt(name: str) -> bool:

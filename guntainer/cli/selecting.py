@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 
 from guntainer import errors
-from guntainer.report import EARLIER, Result
 from guntainer.value import Value
 
 TYPE_CHECKING = False
@@ -19,10 +18,9 @@ if TYPE_CHECKING:
     from guntainer.history import History
     from guntainer.jobs.load import JobFile
     from guntainer.jobs.model import Job
-    from guntainer.reports.folder import Folder
+    from guntainer.report import Result
 
 _SHOWN = 5
-_MOST_RESULT, _MOST_BATCH = 4 << 20, 64 << 20  # bytes
 
 
 class Selection(Value):
@@ -135,16 +133,7 @@ def _taken_over(folder: str, job: Job, result: Result) -> Result:
     for name in ("stdout", "stderr"):
         path = f"{os.path.abspath(folder)}/{folder_name(job.id)}/{name}"
         logs[name] = path if os.path.isfile(path) and not os.path.islink(path) else None
-    return result.replace(
-        key=job.key or job.id,
-        matrix=job.matrix,
-        needs=job.needs,
-        allow_failure=job.allow_failure,
-        begin_ns=0,
-        slot=-1,
-        notes=(*result.notes, EARLIER),
-        **logs,
-    )
+    return result.earlier().replace(key=job.key or job.id, matrix=job.matrix, allow_failure=job.allow_failure, **logs)
 
 
 def read_results(path: str, jobs: Sequence[Job]) -> tuple[dict[str, Result], tuple[str, ...]]:
@@ -155,7 +144,7 @@ def read_results(path: str, jobs: Sequence[Job]) -> tuple[dict[str, Result], tup
     """
     from guntainer.jobs.names import folder_name
     from guntainer.reports.fields import Fields
-    from guntainer.reports.folder import RESULT, Folder, Unreadable
+    from guntainer.reports.folder import MOST_RESULT, RESULT, Folder, Unreadable
     from guntainer.reports.problems import Problems
     from guntainer.reports.reading import result_of
 
@@ -169,23 +158,11 @@ def read_results(path: str, jobs: Sequence[Job]) -> tuple[dict[str, Result], tup
         for job in jobs:
             where = f"{folder_name(job.id)}/{RESULT}"
             try:
-                values = folder.read_json(where, _MOST_RESULT)
+                values = folder.read_json(where, MOST_RESULT)
             except (FileNotFoundError, Unreadable):
                 continue
             if values.get("id") == job.id:
                 found[job.id] = result_of(Fields(values, where, problems), problems, job.id).replace(id=job.id)
-        return found, _begun(folder)
+        return found, folder.listed()
     finally:
         folder.close()
-
-
-def _begun(folder: Folder) -> tuple[str, ...]:
-    """The ids in batch.json."""
-    from guntainer.reports.folder import BATCH, Unreadable
-
-    try:
-        listed = folder.read_json(BATCH, _MOST_BATCH).get("jobs")
-    except (FileNotFoundError, Unreadable):
-        return ()
-    ids = (one.get("id") for one in (listed if isinstance(listed, list) else ()) if isinstance(one, dict))
-    return tuple(job_id for job_id in ids if isinstance(job_id, str))

@@ -15,20 +15,17 @@ import errno
 import os
 import stat
 
-from guntainer.jobs.names import folder_name
 from guntainer.kernel import abi, syscalls
 from guntainer.reports.fields import kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Any
-
-    from guntainer.report import Report
 
 VERSION = 1
 BATCH = "batch.json"
 RESULT = "result.json"
+MOST_BATCH, MOST_RESULT = 64 << 20, 4 << 20  # bytes
 _RULES = abi.RESOLVE_BENEATH | abi.RESOLVE_NO_MAGICLINKS
 
 
@@ -89,6 +86,24 @@ class Folder:
             os.close(fd)
         return _table(data)
 
+    def has(self, name: str) -> bool:
+        """Whether a regular file can be read there."""
+        try:
+            fd, _ = self.open(name)
+        except (FileNotFoundError, Unreadable):
+            return False
+        os.close(fd)
+        return True
+
+    def listed(self) -> tuple[str, ...]:
+        """The ids of the jobs in batch.json; none where that can not be read."""
+        try:
+            jobs = self.read_json(BATCH, MOST_BATCH).get("jobs")
+        except (FileNotFoundError, Unreadable):
+            return ()
+        ids = (one.get("id") for one in (jobs if isinstance(jobs, list) else ()) if isinstance(one, dict))
+        return tuple(job_id for job_id in ids if isinstance(job_id, str))
+
     def names(self, below: str = ".") -> list[str]:
         """What is in the folder, or in one below it, sorted; nothing where there is none."""
         try:
@@ -130,41 +145,3 @@ def _table(data: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Unreadable(f"expected a table, got {kind(found)}")
     return found
-
-
-def write_batch(path: str, a_report: Report, jobs: Iterable[str], *, running: bool = False) -> None:
-    """Write batch.json, whole or not at all.
-
-    Args:
-        path: the results folder.
-        a_report: what is known of the batch; its results may still be missing.
-        jobs: the ids of all jobs, in the file's order.
-        running: the batch has only begun.
-
-    Raises:
-        OSError: it can not be written; what was there stays.
-    """
-    import json
-
-    values = {
-        "version": VERSION,
-        "name": a_report.name,
-        "file": a_report.file,
-        "started_at": a_report.started_at,
-        "wall_ns": None if running else a_report.wall_ns,
-        "parallel": a_report.parallel,
-        "interrupted": a_report.interrupted,
-        "facts": dict(a_report.facts),
-        "jobs": [{"id": job_id, "folder": folder_name(job_id)} for job_id in jobs],
-    }
-    new = f"{path}/{BATCH}.new"
-    try:
-        with open(new, "w", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
-        os.replace(new, f"{path}/{BATCH}")
-    except OSError:
-        try:
-            os.unlink(new)
-        except OSError:
-            pass
-        raise

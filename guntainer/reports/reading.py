@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from guntainer import errors, report
+from guntainer import errors, history, report
 from guntainer.jobs.names import folder_name
 from guntainer.jobs.values import quoted
 from guntainer.reports.fields import Fields, clean
-from guntainer.reports.folder import BATCH, RESULT, VERSION, Folder, Unreadable
+from guntainer.reports.folder import BATCH, MOST_BATCH, MOST_RESULT, RESULT, VERSION, Folder, Unreadable
 from guntainer.reports.problems import Problems
 from guntainer.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
-_MOST_BATCH = 64 << 20  # bytes
-_MOST_RESULT = 4 << 20
 _MOST_JOBS = 200_000
 _NUMBERS = (
     *("begin_ns", "wait_ns", "prepare_ns", "queue_ns", "wall_ns", "launch_ns", "cpu_user_ns", "cpu_system_ns"),
@@ -32,6 +31,8 @@ class Stored(Value):
     """The jobs' folders in there, by id."""
     problems: tuple[str, ...] = ()
     """What can not be read, or is not what it should be: one sentence each."""
+    runs: Mapping[str, Sequence[Mapping[str, Any]]] = {}
+    """Runs of the jobs before that batch, by id, as `page.History`."""
     complete: bool = True
     """The batch has come to its end."""
 
@@ -57,19 +58,21 @@ def _read_all(folder: Folder, path: str) -> Stored:
     problems = Problems()
     batch = _batch(folder, problems)
     if batch is not None and batch.has("jobs"):
-        folders = _jobs(batch, problems)
+        entries = _entries(batch, problems)
         ended = batch.has("wall_ns")
-        results = [(_result(folder, job_id, name, problems, ended=ended), name) for job_id, name in folders.items()]
+        results = [(_result(folder, one, problems, ended=ended), one.folder) for one in entries.values()]
+        runs = {job_id: found for job_id, one in entries.items() if (found := history.parsed(one.runs))}
     else:
+        runs = {}
         results = _unnamed(folder, _listed(folder), problems)
         if not results:
             why = "neither a batch.json nor a job's result.json is in there"
             raise errors.UsageError(f"{path}: {why}", hint="name a folder that batch --results has written")
-    return _assembled(path, results, batch, problems)
+    return _assembled(path, results, batch, problems).replace(runs=runs)
 
 
 def _assembled(path: str, results: list[tuple[report.Result, str]], batch: Fields | None, problems: Problems) -> Stored:
-    ended_ns = max((_end_ns(result) for result, _ in results), default=0)
+    ended_ns = max((_end_ns(result) for result, _ in results if report.EARLIER not in result.notes), default=0)
     wall_ns = batch.maybe_number("wall_ns") if batch is not None else None
     if batch is not None and wall_ns is None:
         problems.add(f"{BATCH}: the batch has not ended, or was killed: these are the results until then")
@@ -98,7 +101,7 @@ def _end_ns(result: report.Result) -> int:
 
 def _batch(folder: Folder, problems: Problems) -> Fields | None:
     try:
-        values = folder.read_json(BATCH, _MOST_BATCH)
+        values = folder.read_json(BATCH, MOST_BATCH)
     except FileNotFoundError:
         problems.add(f"{BATCH} is missing: the jobs are those that have a {RESULT}")
         return None
@@ -111,22 +114,32 @@ def _batch(folder: Folder, problems: Problems) -> Fields | None:
     return Fields(values, BATCH, problems)
 
 
-def _jobs(batch: Fields, problems: Problems) -> dict[str, str]:
-    """Folders by id, in the file's order."""
-    found: dict[str, str] = {}
+class _Entry(Value):
+    """What batch.json says of a job."""
+
+    id: str
+    folder: str
+    earlier: bool
+    runs: str
+
+
+def _entries(batch: Fields, problems: Problems) -> dict[str, _Entry]:
+    """By id, in the file's order."""
+    found: dict[str, _Entry] = {}
     taken: set[str] = set()
     for one in batch.tables("jobs")[:_MOST_JOBS]:
         job_id, name = one.text("id"), one.text("folder")
         if not job_id:
             problems.add(f"{BATCH}: a job without an id")
-        elif job_id in found:
+            continue
+        if job_id in found:
             problems.add(f"{BATCH}: {quoted(job_id)}: is listed twice")
-        elif not _is_name(name) or name in taken:
+            continue
+        if not _is_name(name) or name in taken:
             problems.add(f"{BATCH}: {quoted(job_id)}: {quoted(name)} is no folder of its own")
-            found[job_id] = folder_name(job_id)
-        else:
-            found[job_id] = name
-        taken.add(found.get(job_id, ""))
+            name = folder_name(job_id)
+        taken.add(name)
+        found[job_id] = _Entry(id=job_id, folder=name, earlier=one.flag("earlier"), runs=one.text("runs"))
     return found
 
 
@@ -143,7 +156,7 @@ def _unnamed(folder: Folder, names: list[str], problems: Problems) -> list[tuple
     found: dict[str, tuple[report.Result, str]] = {}
     for name in names:
         try:
-            values = folder.read_json(f"{name}/{RESULT}", _MOST_RESULT)
+            values = folder.read_json(f"{name}/{RESULT}", MOST_RESULT)
         except (FileNotFoundError, Unreadable) as error:
             if isinstance(error, Unreadable) and str(error) != "what leads there is no folder":
                 problems.add(f"{clean(name)}/{RESULT}: {error}")
@@ -156,15 +169,15 @@ def _unnamed(folder: Folder, names: list[str], problems: Problems) -> list[tuple
     return sorted(found.values(), key=lambda one: (one[0].begin_ns, one[0].id))
 
 
-def _result(folder: Folder, job_id: str, name: str, problems: Problems, *, ended: bool) -> report.Result:
+def _result(folder: Folder, entry: _Entry, problems: Problems, *, ended: bool) -> report.Result:
     """A job's result; one that says why, where there is none.
 
     Args:
         ended: the batch has: each of its jobs should have one.
     """
-    where = f"{name}/{RESULT}"
+    job_id, where = entry.id, f"{entry.folder}/{RESULT}"
     try:
-        values = folder.read_json(where, _MOST_RESULT)
+        values = folder.read_json(where, MOST_RESULT)
     except FileNotFoundError:
         if ended:
             problems.add(f"{where} is missing")
@@ -180,7 +193,7 @@ def _result(folder: Folder, job_id: str, name: str, problems: Problems, *, ended
     if result.id != job_id:
         problems.add(f"{where}: is of {quoted(result.id)}, not of {quoted(job_id)}")
         result = result.replace(id=job_id)
-    return result
+    return result.earlier() if entry.earlier else result
 
 
 def _key_of(job_id: str) -> str:

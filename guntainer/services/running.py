@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from guntainer.jobs.model import Job, Service
     from guntainer.launcher.client import Launcher
     from guntainer.rootfs import Rootfs
+    from guntainer.stdio import Opener
 
 _LINES = 5
 """Of a service's log, in an error."""
@@ -42,6 +43,8 @@ class Surroundings(Value):
     """Runs a container to its end."""
     log: Callable[[str, str], tuple[str, bool]]
     """(job's id, service's name) → a path for its log, and whether that is kept."""
+    opener: Opener
+    """Opens these."""
     note: Callable[[str], None]
 
 
@@ -197,7 +200,7 @@ class _Running:
             rootfs,
             around.ground,
             self._pod.launcher,
-            lambda: Stdio(self._job.stdin, self._log, self._log, None, secret),
+            lambda: Stdio(self._job.stdin, self._log, self._log, None, secret, around.opener),
             lambda text: around.note(f"{self._job.id}: {text}"),
             joined=self._pod.joined,
         )

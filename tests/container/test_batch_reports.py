@@ -207,6 +207,50 @@ def test_what_a_job_puts_into_the_results_is_not_followed(
     traces.check()
 
 
+MOVED = "mv /w/out /w/away && ln -s mine /w/out"
+
+
+@pytest.mark.root
+def test_a_results_folder_that_a_job_moves_away(
+    home: Path, small_archive: Path, guntainer: Run, traces: Traces
+) -> None:
+    """What is written after that goes where the folder is now, and nothing where the link in its place leads."""
+    for name in ("b/artifacts", "b/services"):
+        Path("mine", name).mkdir(parents=True)
+        Path("mine", name, "precious").write_text("precious")
+    before = sorted(Path("mine").rglob("*"))
+    text = (
+        f'[jobs.a]\nrootfs = "host"\nvolumes = [".:/w"]\nrun = "{MOVED}"\n'
+        '[jobs.b]\nrootfs = "small"\nneeds = "a"\nretry = 2\nartifacts = ["/tmp/made"]\n'
+        'run = "echo b; echo made > /tmp/made; exit 3"\n'
+    )
+    done = guntainer("batch", "--results", "out", "--html", "r.html", job_file(home, small_archive, text))
+    assert done.returncode == 125, done.stdout + done.stderr
+    assert f"was moved or replaced while the batch ran: its results are in {Path('away').resolve()}" in done.stderr
+    assert sorted(Path("mine").rglob("*")) == before and not Path("r.html").exists()
+    assert [one["outcome"] for one in results_in("away", "a", "b")] == ["ok", "failed"]
+    for name in ("stdout", "attempt-1/stdout"):
+        assert Path("away/b", name).read_text() == "b\n"
+    assert Path("away/b/artifacts/tmp/made").read_text() == "made\n"
+    assert json.loads(Path("away/batch.json").read_text())["wall_ns"] > 0
+    traces.check()
+
+
+def results_in(folder: str, *names: str) -> list[dict[str, object]]:
+    return [json.loads(Path(folder, name, "result.json").read_text()) for name in names]
+
+
+def test_a_link_that_an_earlier_batch_has_left_there(home: Path, small_archive: Path, guntainer: Run) -> None:
+    """The results of its job are not made room for where it leads."""
+    Path("mine/artifacts/precious").mkdir(parents=True)
+    Path("mine/stdout").write_text("precious")
+    Path("out").mkdir()
+    Path("out/after").symlink_to("../mine")
+    done = guntainer("batch", "--results", "out", job_file(home, small_archive))
+    assert done.returncode == 2 and f"{Path('out/after').absolute()}: is a link" in done.stderr, done.stderr
+    assert Path("mine/artifacts/precious").is_dir() and Path("mine/stdout").read_text() == "precious"
+
+
 def test_the_results_are_hidden_in_a_workspace_that_is_the_folder_itself(
     home: Path, small_archive: Path, guntainer: Run, traces: Traces
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -110,6 +111,58 @@ def test_rerun_failed(
     nothing = guntainer("batch", "--rerun-failed", "--json", "-", *results)
     assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "nothing failed last time\n")
     traces.check()
+
+
+def test_a_part_of_the_jobs_leaves_the_other_results_in_the_folder(
+    guntainer: Run, home: Path, small_archive: Path, traces: Traces
+) -> None:
+    """`report DIR` is about all of them, whichever batch has run them; the batch's own reports are about its own jobs."""
+    path = written(home, TOUCHY, small_archive)
+    guntainer("batch", "--results", "out")
+    (home / "flags" / "fixed").touch()
+    done = guntainer("batch", "--results", "out", "--rerun-failed", "--json", "lines")
+    assert done.returncode == 0 and outcomes(Path("lines")) == {"touchy": "ok", "after": "ok"}
+    told = guntainer("report", "out", "--json", "all")
+    assert (told.returncode, told.stderr) == (0, "")
+    found = finished(Path("all"))
+    assert {id_: one["outcome"] for id_, one in found.items()} == {"good": "ok", "touchy": "ok", "after": "ok"}
+    assert {id_: one["notes"] for id_, one in found.items()} == {
+        "good": ["from the earlier run"],
+        "touchy": [],
+        "after": [],
+    }
+    assert list(finished_in("out")) == ["good", "touchy", "after"]  # as in the file
+    guntainer("batch", "--results", "out", "--only", "good")
+    told = guntainer("report", "out")
+    assert "3 jobs: 3 ok" in told.stdout and told.stdout.count("from the earlier run") == 2
+    # a job that the file does not have any more is none of the batch's
+    path.write_text(path.read_text().replace("[jobs.good]", "[jobs.better]"))
+    guntainer("batch", "--results", "out", "--only", "better")
+    assert list(finished_in("out")) == ["better", "touchy", "after"]
+    traces.check()
+
+
+def finished_in(folder: str) -> dict[str, object]:
+    return {one["id"]: one for one in json.loads(Path(folder, "batch.json").read_text())["jobs"]}
+
+
+def test_the_page_is_made_again_with_earlier_durations(guntainer: Run, home: Path, small_archive: Path) -> None:
+    written(home, TOUCHY, small_archive)
+    for _ in range(3):
+        guntainer("batch", "--results", "out", "--html", "first.html")
+    again = guntainer(
+        "report", "out", "--html", "second.html", env={**os.environ, "XDG_STATE_HOME": str(home / "nothing")}
+    )
+    assert again.returncode == 0, again.stderr
+    assert runs_in(Path("second.html")) == runs_in(Path("first.html"))
+    assert [len(runs) for runs in runs_in(Path("second.html"))] == [2, 2, 1]
+
+
+def runs_in(page: Path) -> list[list[object]]:
+    """The earlier runs of each job, [milliseconds, outcome], out of a report page."""
+    found = re.search(r'id="facts">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert found is not None
+    return [job.get("runs", []) for job in json.loads(found[1])["jobs"]]
 
 
 def test_standard_input_has_no_history(guntainer: Run, home: Path, small_archive: Path) -> None:

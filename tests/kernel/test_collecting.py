@@ -11,6 +11,7 @@ import pytest
 
 from guntainer import artifacts, collecting
 from guntainer.collecting import Collecting
+from guntainer.resultsfolder import ResultsFolder
 
 
 @pytest.fixture
@@ -22,8 +23,10 @@ def tree(tmp_path: Path) -> Iterator[tuple[Path, int]]:
 
 
 def collect(tree: tuple[Path, int], *patterns: str, most_bytes: int = 1 << 30, cwd: str = "/") -> Collecting:
-    work = Collecting(patterns, cwd, [("", tree[1])], str(tree[0].parent / "out"), most_bytes)
+    results = ResultsFolder(str(tree[0].parent / "results"))
+    work = Collecting(patterns, cwd, [("", tree[1])], (results.fd, "job", results.path), most_bytes)
     work.run()
+    results.close()
     return work
 
 
@@ -86,13 +89,28 @@ def test_a_link_where_it_is_copied_to(tree: tuple[Path, int]) -> None:
     (tree[0] / "d" / "x").write_text("x")
     elsewhere = tree[0].parent / "elsewhere"
     elsewhere.mkdir()
-    work = Collecting(("/d/x",), "/", [("", tree[1])], str(tree[0].parent / "out"), 1 << 20)
+    results = ResultsFolder(str(tree[0].parent / "results"))
+    work = Collecting(("/d/x",), "/", [("", tree[1])], (results.fd, "job", results.path), 1 << 20)
+    work._into = results.below("job")
     work._made("")
-    (tree[0].parent / "out" / "d").symlink_to(elsewhere)
+    (tree[0].parent / "results" / "job" / "artifacts" / "d").symlink_to(elsewhere)
     for pattern in work._wanted:
         work._base(pattern)
     assert list(elsewhere.iterdir()) == [] and work.files == [] and list(work.refused) == ["d/x"]
-    os.close(work._out)
+    for fd in (work._out, work._into):
+        os.close(fd)
+    results.close()
+
+
+def test_a_link_in_place_of_the_jobs_folder(tree: tuple[Path, int]) -> None:
+    (tree[0] / "x").write_text("x")
+    elsewhere = tree[0].parent / "elsewhere"
+    (elsewhere / "artifacts" / "precious").mkdir(parents=True)
+    (tree[0].parent / "results").mkdir()
+    (tree[0].parent / "results" / "job").symlink_to(elsewhere)
+    with pytest.raises(NotADirectoryError, match="is a link"):
+        collect(tree, "/x")
+    assert [path.name for path in (elsewhere / "artifacts").iterdir()] == ["precious"]
 
 
 def test_how_many_names_are_looked_at(tree: tuple[Path, int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,13 +145,13 @@ def test_no_room(tree: tuple[Path, int], monkeypatch: pytest.MonkeyPatch) -> Non
 
     def full(_self: object, _source: int, fd: int, _status: object) -> None:
         os.write(fd, b"half")
-        if len(list((tree[0].parent / "out").iterdir())) == 2:
+        if len(list((tree[0].parent / "results" / "job" / "artifacts").iterdir())) == 2:
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("guntainer.store.filedata.Data.copy", full)
     work = collect(tree, "/*")
     assert work.files == [("a", 1)] and work.stopped == "no space left for /b and what comes after it"
-    assert os.listdir(tree[0].parent / "out") == ["a"]
+    assert os.listdir(tree[0].parent / "results" / "job" / "artifacts") == ["a"]
 
 
 def test_notes() -> None:

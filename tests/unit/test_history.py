@@ -56,6 +56,29 @@ def test_a_batch_is_known_afterwards(state: Path) -> None:
     assert sorted(os.listdir(state)) == sorted(["lock", only_file(state).name])
 
 
+def test_runs_as_text(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they go with the results of a batch: of many jobs, fewer of each."""
+    for number in range(8):
+        opened().add(batch(result("a", wall_ms=number, at=NOW + number), result("b", at=NOW + number)))
+    known = opened()
+    texts = known.texts(["a", "nobody"])
+    assert history.parsed(texts["a"]) == [run.as_dict() for run in known.runs("a")] and list(texts) == ["a"]
+    monkeypatch.setattr(history, "_MANY_TEXTS", 1)
+    assert [len(history.parsed(text)) for text in known.texts(["a", "b"]).values()] == [5, 5]
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "x", "::", "1:2", "1:2:ok:3", "-1:2:ok", "1:-2:ok", "1:2:nothing", "9" * 5000]
+)
+def test_texts_that_make_no_sense(text: str) -> None:
+    assert history.parsed(text) == []
+    assert len(history.parsed(f"{text} 1.5:2:ok")) == 1
+
+
+def test_a_text_that_has_no_end() -> None:
+    assert len(history.parsed("1:2:ok " * 1_000_000)) < 1000
+
+
 def test_paths_have_histories_of_their_own(state: Path, tmp_path: Path) -> None:
     opened().add(batch(result("a")))
     assert open_history(str(tmp_path / "jobs.toml")).last() == {"a": "ok"}  # the same file, called otherwise

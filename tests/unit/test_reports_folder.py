@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import report_folders as folders
 
 from guntainer import errors, report, reports
+from guntainer.reports import batchfile
 from guntainer.reports import logs as logs_module
-from guntainer.reports.folder import write_batch
 from guntainer.reports.logs import Logs, level, open_logs, shares
+from guntainer.resultsfolder import ResultsFolder
 
 
 def test_what_was_written_comes_back(tmp_path: Path) -> None:
@@ -32,7 +34,7 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
 def test_a_batch_that_has_only_begun(tmp_path: Path) -> None:
     whole = folders.batch(folders.result("a", wall_ns=5_000_000))
     folders.write(tmp_path, whole)
-    write_batch(str(tmp_path), whole, ["a", "b"], running=True)
+    folders.write_batch(tmp_path, whole, ["a", "b"], running=True)
     stored = reports.read(str(tmp_path))
     assert not stored.complete
     assert "has not ended" in " ".join(stored.problems)
@@ -46,8 +48,50 @@ def test_the_batch_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     before = (tmp_path / "batch.json").read_bytes()
     (tmp_path / "batch.json.new").mkdir()
     with pytest.raises(OSError, match="directory"):
-        write_batch(str(tmp_path), whole, ["a", "b"])
+        folders.write_batch(tmp_path, whole, ["a", "b"])
     assert (tmp_path / "batch.json").read_bytes() == before
+
+
+def test_results_of_an_earlier_batch_and_runs_before_it(tmp_path: Path) -> None:
+    old = folders.result("a", begin_ns=9_000_000_000, wall_ns=1, slot=3)
+    whole = folders.batch(old, folders.result("b", begin_ns=5, wall_ns=7, slot=2))
+    folders.write(tmp_path, whole)
+    entries = batchfile.Listed(ids=("a", "b"), earlier={"a"}, runs={"b": "1.5:2000000:failed 2:3000000:ok", "a": "?"})
+    with_folder(tmp_path, lambda fd: batchfile.write(fd, whole, entries, running=True))
+    stored = reports.read(str(tmp_path))
+    assert [(one.begin_ns, one.slot, one.notes) for one in stored.report.results] == [
+        (0, -1, (report.EARLIER,)),
+        (5, 2, ()),
+    ]
+    assert stored.report.wall_ns == 12  # until the last one of this batch has ended
+    assert stored.runs == {
+        "b": [
+            {"started_at": 1.5, "wall_ns": 2_000_000, "outcome": "failed"},
+            {"started_at": 2.0, "wall_ns": 3_000_000, "outcome": "ok"},
+        ]
+    }
+
+
+def with_folder(path: Path, do: Callable[[int], None]) -> None:
+    opened = ResultsFolder(str(path))
+    do(opened.fd)
+    opened.close()
+
+
+def test_which_jobs_a_folder_is_about(tmp_path: Path) -> None:
+    """Those of the batch, and others of its file that have results in there."""
+    folders.write(tmp_path, folders.batch(*map(folders.result, ("a", "b", "c", "gone"))))
+    (tmp_path / "c" / "result.json").unlink()
+    known = ("a", "b", "c", "d")
+    found = batchfile.listed(str(tmp_path), ["d", "b"], known, taken=["d"])
+    assert found.ids == ("a", "b", "d") and found.earlier == {"a", "d"}
+    whole = batchfile.listed(str(tmp_path), known, known)
+    assert whole.ids == known and not whole.earlier
+    assert batchfile.listed(str(tmp_path / "none"), ["b"], known).ids == ("b",)
+    (tmp_path / "batch.json").write_text('{"jobs": [{"id": 5}, 7, {"id": "a"}]}')
+    assert batchfile.listed(str(tmp_path), ["b"], known).ids == ("a", "b")
+    (tmp_path / "batch.json").write_text("[")
+    assert batchfile.listed(str(tmp_path), ["b"], known).ids == ("b",)
 
 
 def damaged(tmp_path: Path, file: str, content: str | bytes) -> tuple[tuple[str, ...], report.Report]:

@@ -46,11 +46,17 @@ function listOf(title, texts) {
   return texts ? part(title, el('ul', { class: 'plain' }, texts.map((text) => el('li', {}, name(text))))) : null;
 }
 
+// What stands behind the key of a job, all of whose cells are meant.
+function cellsOf(key) {
+  const count = jobs.filter((job) => job.key === key).length;
+  return count > 1 ? ` · all ${count.toLocaleString('en')}` : '';
+}
+
 function needsOf(job) {
   if (!job.needs) return null;
   return part('Needs', el('div', { class: 'tags' }, job.needs.map((id) => {
     const other = byId.get(id);
-    return other ? el('a', { class: `pill ${classOf(other)}`, href: hrefOf(other) }, symbol(other), name(id)) : el('span', { class: 'tag' }, name(id));
+    return other ? el('a', { class: `pill ${classOf(other)}`, href: hrefOf(other) }, symbol(other), name(id)) : el('span', { class: 'tag' }, name(id), cellsOf(id));
   })));
 }
 
