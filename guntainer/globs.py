@@ -2,14 +2,21 @@
 
 `*` and `?` stay in one folder, `**` is any number of folders; a folder that matches stands for all that is in it, as in GitHub's
 upload-artifact. Paths have no `/` at their ends.
+
+Names come from containers, so whatever they are, a match takes no more steps than their length times the pattern's.
 """
 
 from __future__ import annotations
 
 import re
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _MAGIC = re.compile(r"[*?\[]")
 _ANY_FOLDERS = "**"
+_BEGIN, _BEGIN_OF_NEXT, _END = "(?<![^/])", "(?<=/)", "(?![^/])"  # of a name
 EXCEPT = "!"
 
 
@@ -35,46 +42,60 @@ class Pattern:
         """The folder, or the file, that all that matches is in or is."""
         self._depth = len(parts)
         self._deep = _ANY_FOLDERS in parts
-        self._regex = re.compile(_regex(parts), re.DOTALL)
+        self._anywhere = parts[:1] == [_ANY_FOLDERS]
+        self._runs = list(_runs(parts))
 
     def __repr__(self) -> str:
         return f"Pattern({self.text!r})"
 
     def matches(self, path: str) -> bool:
         """Whether it means a path, or a folder that this is in."""
-        return self._regex.fullmatch(path) is not None
+        at, anywhere = 0, self._anywhere
+        for run in self._runs:
+            # The first place that fits is as good as any later one: what comes after the last run may be anything.
+            found = run.search(path, at) if anywhere else run.match(path)
+            if found is None:
+                return False
+            at, anywhere = found.end(), True
+        return True
 
     def may_match_below(self, folder: str) -> bool:
         """Whether there is any use in looking into a folder."""
         return self._deep or (folder.count("/") + 1 if folder else 0) < self._depth or self.matches(folder)
 
 
-def _regex(parts: list[str]) -> str:
-    text = ""
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
+def _runs(parts: list[str]) -> Iterator[re.Pattern[str]]:
+    """What stands before, between and after the `**`: an expression each, of whole names."""
+    begin, run = _BEGIN, []
+    for part in [*parts, _ANY_FOLDERS]:
         if part != _ANY_FOLDERS:
-            text += _component(part) + ("" if last else "/")
-        else:
-            text += ".+" if last else "(?:.+/)?"
-    return f"{text}(?:/.*)?" if text else ".*"
+            run.append(_component(part))
+        elif run:
+            yield re.compile(f"{begin}{'/'.join(run)}{_END}")
+            begin, run = _BEGIN_OF_NEXT, []
+    if parts[-1:] == [_ANY_FOLDERS]:
+        yield re.compile(f"{begin}[^/]")
 
 
 def _component(part: str) -> str:
-    text, at = "", 0
+    """Of one name. What stands between two `*` is looked for once: again, the first place is as good as any."""
+    pieces, at = [""], 0
     while at < len(part):
         char = part[at]
         at += 1
         if char == "*":
-            text += "" if text.endswith("[^/]*") else "[^/]*"
+            if pieces[-1] or len(pieces) == 1:
+                pieces.append("")
         elif char == "?":
-            text += "[^/]"
+            pieces[-1] += "[^/]"
         elif char == "[" and (end := part.find("]", at + 1 + part.startswith("!", at))) > 0:
-            text += _class(part[at:end])
+            pieces[-1] += _class(part[at:end])
             at = end + 1
         else:
-            text += re.escape(char)
-    return text
+            pieces[-1] += re.escape(char)
+    if len(pieces) == 1:
+        return pieces[0]
+    return pieces[0] + "".join(f"(?>[^/]*?{piece})" for piece in pieces[1:-1]) + "[^/]*" + pieces[-1]
 
 
 def _class(inner: str) -> str:

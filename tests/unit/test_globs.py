@@ -70,3 +70,62 @@ def test_any_text_is_a_pattern(text: str, path: str) -> None:
 @given(st.text("ab.+(){}|$^ \n", min_size=1, max_size=12))
 def test_a_name_means_itself(text: str) -> None:
     assert Pattern(f"/{text}", "/").matches(text) or text == "."
+
+
+def name_fits(pattern: str, name: str) -> bool:
+    """`*` and `?`, as slowly as it is said."""
+    if pattern.startswith("*"):
+        return any(name_fits(pattern[1:], name[n:]) for n in range(len(name) + 1))
+    if not pattern or not name:
+        return pattern == name
+    return pattern[0] in ("?", name[0]) and name_fits(pattern[1:], name[1:])
+
+
+def fits(parts: list[str], names: list[str]) -> bool:
+    if not parts:
+        return True
+    if parts == ["**"]:
+        return bool(names)
+    if parts[0] == "**":
+        return any(fits(parts[1:], names[n:]) for n in range(len(names) + 1))
+    return bool(names) and name_fits(parts[0], names[0]) and fits(parts[1:], names[1:])
+
+
+NAMES = st.lists(st.text("ab\n", min_size=1, max_size=4), min_size=1, max_size=6)
+PARTS = st.lists(st.one_of(st.just("**"), st.text("ab*?", min_size=1, max_size=5)), min_size=1, max_size=5)
+
+
+@given(PARTS, NAMES)
+def test_it_matches_what_is_said(parts: list[str], names: list[str]) -> None:
+    assert Pattern("/" + "/".join(parts), "/").matches("/".join(names)) == fits(parts, names)
+
+
+@given(PARTS)
+def test_all_of_a_container_as_a_folder(parts: list[str]) -> None:
+    """The path of its root is empty: what needs two names does not mean it."""
+    assert not Pattern("/" + "/".join([*parts, "**", "*", "x"]), "/").matches("")
+    assert not Pattern("/*/**/*", "/").matches("")
+
+
+LONG = "a" * 255
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("/**/a**/**b**", "/".join([LONG] * 16)),
+        ("/" + "*a" * 100 + "*b", LONG),
+        ("/**/" + "*a" * 100 + "*b", "/".join([LONG] * 16)),
+        ("/**/" + "/".join(["*a*a*a*b", "**"] * 20), "/".join([LONG] * 16)),
+        ("/" + "**/a/" * 100 + "b", "/".join("a" * 2047)),
+        ("/**/" + "a/" * 100 + "b", "/".join("a" * 2047)),
+        ("/" + "**/a*/" * 10 + "x", "/".join([f"{LONG[:-1]}b"] * 16)),
+        ("/" + "*" * 4000 + "b", LONG),
+        ("/**/" + "[ab]*[a]*?*" * 100 + "c", "/".join([LONG] * 16)),
+    ],
+)
+def test_no_name_takes_long(text: str, path: str) -> None:
+    """Most of these would not end in a day, were each place tried for each `*`: the suite's time-out tells."""
+    pattern = Pattern(text, "/")
+    assert not pattern.matches(path)
+    assert pattern.matches(f"{path}/x") == text.endswith("x")
