@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from guntainer.kernel.last_clone import LastClone
+
 _SIG_SETMASK = 2
 _FIRST_RESULT = 4  # header word of the first attempt to exec
 _TEXT = (_FIRST_RESULT + ATTEMPTS) * 8  # header byte of the text
@@ -143,12 +145,14 @@ class Launches:
         fault_fd: the writing end of the fault pipe.
         life: the reading and the writing end of the life pipe, -1 where this process does not have it.
         parent: give children to this process's own parent (CLONE_PARENT).
+        last: where it is noted whom it clones.
     """
 
-    def __init__(self, fault_fd: int, life: tuple[int, int], *, parent: bool) -> None:
+    def __init__(self, fault_fd: int, life: tuple[int, int], *, parent: bool, last: LastClone | None = None) -> None:
         self._fault_fd = fault_fd
         self._life = life
         self._parent = parent
+        self._last = last
         self._cache: dict[bytes, list[Program]] = {}
         self._ignored = tuple(
             int(number)
@@ -190,10 +194,15 @@ class Launches:
             program = compile_plan(plan, self._ignored)
             self._remember(data, program)
         program.prepare(launch_id, self._fault_fd, [*self._life, *fds])
-        flags, exit_signal = (
-            (program.flags | abi.CLONE_PARENT, 0) if self._parent else (program.flags, int(_signal.SIGCHLD))
-        )
+        flags, exit_signal = self._how(program.flags, launch_id)
         return (*_mapped(program, lambda: program.launch(flags, exit_signal=exit_signal)), -1)
+
+    def _how(self, flags: int, launch_id: int) -> tuple[int, int]:
+        """The flags of the clone, and its exit signal."""
+        if self._last is not None:
+            self._last.begin(launch_id)
+            flags |= abi.CLONE_PARENT_SETTID
+        return (flags | abi.CLONE_PARENT, 0) if self._parent else (flags, int(_signal.SIGCHLD))
 
     def _remember(self, data: bytes, program: Program) -> None:
         """Keep the program at least until its child has executed; of plans that never come again, not for long."""
@@ -217,7 +226,7 @@ class Launches:
         command = compile_plan((0, (), *plan[2:4], ""), (), step=len(plan[1]))
         setup.prepare(launch_id, self._fault_fd, [*self._life, *fds])
         command.prepare(launch_id, FAULTS, [])
-        flags, exit_signal = (plan[0] | abi.CLONE_PARENT, 0) if self._parent else (plan[0], int(_signal.SIGCHLD))
+        flags, exit_signal = self._how(plan[0], launch_id)
         proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if plan[4] == AS_SUBREAPER else -1
         waiting, looked = os.pipe2(os.O_CLOEXEC)
         try:

@@ -23,6 +23,7 @@ import struct
 
 from guntainer.init import child, guard
 from guntainer.kernel import abi, syscalls
+from guntainer.kernel.last_clone import LastClone
 
 MESSAGE_LIMIT = 64 * 1024
 FDS_LIMIT = 16
@@ -83,16 +84,18 @@ def _launch(
         return launches.launch(plan, fds, launch_id)
 
 
-def main(socket_fd: int, fault_fd: int, life_fd: int, user_fd: int, *, pod: bool = False) -> None:
+def main(socket_fd: int, fault_fd: int, life_fd: int, last_fd: int, user_fd: int, *, pod: bool = False) -> None:
     """In the fresh interpreter.
 
     Args:
+        last_fd: of `kernel.last_clone`, -1 where no memory can be shared.
         user_fd: the user namespace in which all containers are, -1 where each has its own.
         pod: have namespaces of its own, in which all containers are: see `pod`.
     """
-    above = max(socket_fd, fault_fd, life_fd, user_fd) + 1
+    above = max(socket_fd, fault_fd, life_fd, last_fd, user_fd) + 1
     os.closerange(above, 1 << 30)  # what the supervisor's own caller has left open
     syscalls.join_session_keyring()
+    last = LastClone(last_fd) if last_fd >= 0 else None
     if user_fd >= 0:
         syscalls.setns(user_fd, abi.CLONE_NEWUSER)
         os.close(user_fd)
@@ -112,7 +115,7 @@ def main(socket_fd: int, fault_fd: int, life_fd: int, user_fd: int, *, pod: bool
     # reading then, between two launches and not in the middle of one.
     _signal.signal(_DIED, lambda *_: sock.shutdown(_socket.SHUT_RD))
     syscalls.prctl(abi.PR_SET_PDEATHSIG, int(_DIED))
-    launches = child.Launches(fault_fd, (life_fd, -1), parent=True)
+    launches = child.Launches(fault_fd, (life_fd, -1), parent=True, last=last)
     living = guard.Living()
     gc.collect()
     gc.freeze()

@@ -1,7 +1,8 @@
 """Ask the fork helper to launch: one message out, one back, and a new helper where one has died.
 
-Messages are answered in the order in which they were sent. A helper that dies takes down nothing but the launches that
-were under way: they fail with LauncherLost, what they may have cloned is killed, and the next launch starts another.
+Messages are answered in the order in which they were sent. A helper that dies takes down nothing but its launches that
+were under way: they fail with LauncherLost, whom it may have cloned for the first of them is killed, and the next launch
+starts another. What other helpers of this process are at is left alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import anyio
 
 from guntainer import descriptors, errors, faults, processes, stopping
-from guntainer.launcher.spawn import Zygote, helpers, spawn
+from guntainer.launcher.spawn import Zygote, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,18 +160,22 @@ class Launcher:
 
     def _answers(self) -> None:
         zygote = self._zygote
-        if zygote is None:
-            return
+        if zygote is not None and not self._take(zygote):
+            self._lost(zygote)
+
+    def _take(self, zygote: Zygote) -> bool:
+        """Take the answers that are there; returns whether more may come."""
         while True:
             try:
                 data, ancillary, _, _ = zygote.sock.recvmsg(4096, _socket.CMSG_SPACE(8), _socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
-                return
+                return True
+            except ConnectionResetError:
+                continue  # said once, and before its answers, by one that has died with messages unread: unix(7)
             except OSError:
-                data, ancillary = b"", []
+                return False
             if not data:
-                self._lost(zygote)
-                return
+                return False
             launch_id, pid, *refusal = marshal.loads(data)
             handed: list[int] = []
             for _level, _kind, payload in ancillary:
@@ -189,34 +194,28 @@ class Launcher:
         self._zygote = None
         # Its fault pipe is still needed by the children that it has launched before.
         self._retired.append(zygote)
-        try:
-            os.kill(zygote.pid, 9)
-            os.waitpid(zygote.pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass
-        helpers.discard(zygote.pid)
-        waiting = [future for future in self._waiting.values() if not future.done()]
-        if waiting:
-            self._kill_strangers()
-        for future in waiting:
+        zygote.end()
+        self._take(zygote)  # what it has answered is launched, and lives on
+        self._kill_stranger(zygote)
+        for future in [one for one in self._waiting.values() if not one.done()]:
             future.set_exception(
                 errors.LauncherLost("the fork helper died while this launch was under way", hint="the batch goes on")
             )
 
-    def _kill_strangers(self) -> None:
-        """Kill our children that no answer has named and that are containers: in a pid namespace of their own, or clones of the helper."""
-        own = os.readlink("/proc/self/ns/pid")
-        for pid in _children():
-            if pid in _known or pid in helpers:
-                continue
-            try:
-                if _is_clone(pid) or os.readlink(f"/proc/{pid}/ns/pid") != own:
-                    for below in processes.descendants(pid):
-                        os.kill(below, stopping.KILL)
-                    os.kill(pid, stopping.KILL)
-                    os.waitpid(pid, 0)
-            except OSError:
-                continue
+    def _kill_stranger(self, zygote: Zygote) -> None:
+        """Kill whom a helper has cloned without having said so: it launches one at a time."""
+        launch_id, pid = zygote.last_clone()
+        future = self._waiting.get(launch_id)
+        if not pid or future is None or future.done():
+            return  # that launch is known, and by now the process id may be another's
+        try:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # a child of ours, and nobody else
+            for below in processes.descendants(pid):
+                os.kill(below, stopping.KILL)
+            os.kill(pid, stopping.KILL)
+            os.waitpid(pid, 0)
+        except OSError:
+            pass
 
     def forget(self, child: Child) -> None:
         """This child has been waited for."""
@@ -224,19 +223,3 @@ class Launcher:
         os.close(child.pidfd)
         if child.target.mounts >= 0:
             os.close(child.target.mounts)
-
-
-def _is_clone(pid: int) -> bool:
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return b"guntainer.init.zygote" in file.read()
-
-
-def _children() -> list[int]:
-    found: list[int] = []
-    for thread in os.listdir("/proc/self/task"):
-        try:
-            with open(f"/proc/self/task/{thread}/children", "rb") as file:
-                found += [int(word) for word in file.read().split()]
-        except OSError:
-            continue
-    return found

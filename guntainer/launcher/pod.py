@@ -37,7 +37,6 @@ class PodLauncher(Launcher):
 
     def __init__(self, *, namespace: int) -> None:
         super().__init__(spawn(namespace, pod=True))
-        self._entered = False
 
     async def enter(
         self,
@@ -74,7 +73,6 @@ class PodLauncher(Launcher):
             self._waiting.pop(_FIRST, None)
         if refusal[0]:
             raise faults.clone_error(*refusal)
-        self._entered = True
 
     async def sockets(self) -> list[_socket.socket]:
         """New sockets of this network, which the caller closes: of IPv4 and IPv6, where it has them.
@@ -91,10 +89,6 @@ class PodLauncher(Launcher):
         if self._zygote is None:
             raise _lost()
         return super()._start()
-
-    def _kill_strangers(self) -> None:
-        if self._entered:  # else it has cloned nobody, and who is being cloned is another's
-            super()._kill_strangers()
 
     def kill(self) -> None:
         """End the helper: whoever waits for its answer is told."""

@@ -1,4 +1,4 @@
-"""Start the fork helper: a fresh interpreter, without site, with three descriptors and an empty environment.
+"""Start the fork helper: a fresh interpreter, without site, with a few descriptors and an empty environment.
 
 It executes from a sealed copy, because its clones execute what nobody trusts: see `exeseal`.
 
@@ -15,27 +15,43 @@ import sys
 
 from guntainer import descriptors, errors, exeseal
 from guntainer.faults import FaultPipe
+from guntainer.kernel import last_clone
 
-_SOCKET, _FAULTS, _LIFE, _USER = 3, 4, 5, 6  # the helper's descriptors
+_SOCKET, _FAULTS, _LIFE, _LAST, _USER = 3, 4, 5, 6, 7  # the helper's descriptors
 _ABOVE = 16  # these, for what it executes
 _CODE = (
     "import sys; sys.dont_write_bytecode = True; sys.path.insert(0, {path!r}); "
-    "from guntainer.init.zygote import main; main({socket}, {faults}, {life}, {user}, pod={pod})"
+    "from guntainer.init.zygote import main; main({socket}, {faults}, {life}, {last}, {user}, pod={pod})"
 )
 _QUEUE_BYTES = 1 << 20
-helpers: set[int] = set()
-"""Pids of the fork helpers of this process that were not waited for yet."""
+_NONE_LEFT = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 class Zygote:
     """A running fork helper."""
 
-    def __init__(self, pid: int, sock: _socket.socket, faults: FaultPipe, life: int) -> None:
+    def __init__(self, pid: int, sock: _socket.socket, faults: FaultPipe, life: int, last: int) -> None:
         self.pid = pid
         self.sock = sock
         self.faults = faults
         self._life = life
-        self._closed = False
+        self._last = last
+        self._ended = self._closed = False
+
+    def end(self) -> None:
+        """Kill it and wait for that; does nothing the second time, when its process id may be another's."""
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            os.kill(self.pid, 9)
+            os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+    def last_clone(self) -> tuple[int, int]:
+        """(launch id, process id) of whom it has cloned last, zeros where there is nobody: for when it has ended."""
+        return last_clone.read(self._last) if self._last >= 0 else (0, 0)
 
     def close(self) -> None:
         """End it, and wait for that; does nothing the second time."""
@@ -43,14 +59,10 @@ class Zygote:
             return
         self._closed = True
         self.sock.close()
-        try:
-            os.kill(self.pid, 9)
-            os.waitpid(self.pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass
-        helpers.discard(self.pid)
+        self.end()
         self.faults.close()
         os.close(self._life)
+        _close(self._last)
 
 
 def spawn(namespace: int = -1, *, pod: bool = False) -> Zygote:
@@ -65,6 +77,7 @@ def spawn(namespace: int = -1, *, pod: bool = False) -> Zygote:
     """
     descriptors.allow(2 * descriptors.LEAST)  # the helper keeps one of each container, beside those of a launch
     opened: list[FaultPipe | _socket.socket] = []
+    last = -1
     try:
         faults = FaultPipe()
         opened.append(faults)
@@ -73,29 +86,49 @@ def spawn(namespace: int = -1, *, pod: bool = False) -> Zygote:
         ours.setblocking(False)
         for sock in (ours, theirs):
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _QUEUE_BYTES)
+        last = _shared_memory()
         life, ours_alone = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         for one in opened:
             one.close()
+        _close(last)
         raise _not_started("", error) from None
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    user = _USER if namespace >= 0 else -1
-    code = _CODE.format(path=package, socket=_SOCKET, faults=_FAULTS, life=_LIFE, user=user, pod=pod)
     places = {_SOCKET: theirs.fileno(), _FAULTS: faults.write_fd, _LIFE: life}
-    if namespace >= 0:
-        places[_USER] = namespace
+    places |= {number: fd for number, fd in ((_LAST, last), (_USER, namespace)) if fd >= 0}
+    more = {name: at if at in places else -1 for name, at in (("last", _LAST), ("user", _USER))}
+    code = _CODE.format(path=package, socket=_SOCKET, faults=_FAULTS, life=_LIFE, pod=pod, **more)
     try:
         pid = _start(["-I", "-S", "-c", code], places)
     except (OSError, errors.HostError) as error:
         ours.close()
         faults.close()
         os.close(ours_alone)
+        _close(last)
         raise _not_started(f" {sys.executable}", error) if isinstance(error, OSError) else error from None
     finally:
         theirs.close()
         os.close(life)
-    helpers.add(pid)
-    return Zygote(pid, ours, faults, ours_alone)
+    return Zygote(pid, ours, faults, ours_alone, last)
+
+
+def _shared_memory() -> int:
+    """Of `kernel.last_clone`; -1 where there is none to be had: a container of a helper that dies is not looked for then.
+
+    Raises:
+        OSError: no descriptor or no memory is left.
+    """
+    try:
+        return last_clone.shared()
+    except OSError as error:
+        if error.errno in _NONE_LEFT:
+            raise
+        return -1
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        os.close(fd)
 
 
 def _start(arguments: list[str], places: dict[int, int]) -> int:
@@ -110,7 +143,7 @@ def _start(arguments: list[str], places: dict[int, int]) -> int:
         sealed, words = exeseal.sealed(arguments, above=_ABOVE)
         return _posix_spawn(f"/proc/self/fd/{sealed}", words, descriptors.to_places(places, clear=sealed))
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+        if isinstance(error, OSError) and error.errno in _NONE_LEFT:
             raise
         if exeseal.is_exposed(sys.executable):
             raise exeseal.refused(error) from None
