@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import anyio
@@ -83,18 +82,22 @@ class Containers:
         timing.launched_ns = time.monotonic_ns()
         timing.stdout, timing.stderr = self._results.logs(job.id)
         self._watcher.started(job)
-        while True:
-            late_notes: list[str] = []
-            try:
-                if job.services:
-                    outcome = await self._beside_services(job, rootfs, timing, late_notes)
-                else:
-                    outcome = await self._run(job, rootfs, timing, self._launcher)
-            except errors.Exhausted as error:
-                await self._room(error)
-                continue
-            self._note_rung(job, outcome)
-            return outcome.replace(notes=(*outcome.notes, *late_notes)) if late_notes else outcome
+        try:
+            while True:
+                late_notes: list[str] = []
+                try:
+                    if job.services:
+                        outcome = await self._beside_services(job, rootfs, timing, late_notes)
+                    else:
+                        outcome = await self._run(job, rootfs, timing, self._launcher)
+                except errors.Exhausted as error:
+                    await self._room(error)
+                    continue
+                self._note_rung(job, outcome)
+                return outcome.replace(notes=(*outcome.notes, *late_notes)) if late_notes else outcome
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._results.settle(timing.stdout, timing.stderr)
 
     async def _run(
         self, job: Job, rootfs: Rootfs, timing: Timing, launcher: Launcher, *, joined: bool = False
@@ -131,9 +134,6 @@ class Containers:
         """Run a job in the network of its services, which live as long as it does; what has happened to these goes to `notes`."""
         from guntainer.services.running import Services, Surroundings, settled
 
-        for path in {timing.stdout, timing.stderr}:
-            # the job may never get to write to it, and another one may have
-            os.close(self._results.open_log(path, os.O_TRUNC))
         job = settled(job, self._note)
         around = Surroundings(
             ground=self._ground,
@@ -153,7 +153,9 @@ class Containers:
             timing.ended_ns = timing.ended_ns or time.monotonic_ns()
         for text in services.notes:
             self._note(f"{job.id}: {text}")
-        notes += services.notes
+        for text in services.lacks:
+            self._note(text)
+        notes += (*services.notes, *services.lacks)
         return outcome
 
     async def _lived(self, job: Job, container: Container) -> Outcome:

@@ -111,6 +111,7 @@ _ENTER = (
     "from guntainer import idmap; idmap.enter_by({fd}); "
 )
 _REMOVE = "from guntainer.store.remove import remove_tree; remove_tree(sys.argv[1])"
+_CLAIM = "os.chown(sys.argv[1], 0, 0)"
 _EXECUTE = "os.execvp(sys.argv[1], sys.argv[1:])"
 
 
@@ -127,6 +128,20 @@ def remove_mapped(tree: str) -> bool:
     Returns:
         whether it is gone; False as well in a process that is in such a namespace already.
     """
+    return _done_inside(_REMOVE, os.path.abspath(tree))
+
+
+def claim_mapped(fd: int) -> bool:
+    """Make a file ours that one of our sub-ids owns, as `remove_mapped`.
+
+    Args:
+        fd: an O_PATH descriptor of it.
+    """
+    os.set_inheritable(fd, True)
+    return _done_inside(_CLAIM, f"/proc/self/fd/{fd}")
+
+
+def _done_inside(code: str, path: str) -> bool:
     if _entered:
         return False
     ids = open_ids()
@@ -134,7 +149,7 @@ def remove_mapped(tree: str) -> bool:
         return False
     try:
         os.set_inheritable(ids.namespace, True)
-        line = inside(ids, [os.path.abspath(tree)], _REMOVE)
+        line = inside(ids, [path], code)
         pid = os.posix_spawn(sys.executable, line, {"LANG": "C.UTF-8"}, file_actions=_QUIET)
         return os.waitpid(pid, 0)[1] == 0
     except OSError:

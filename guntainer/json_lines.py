@@ -40,6 +40,7 @@ or was killed, or the disk is full.
 from __future__ import annotations
 
 import json
+import re
 
 from guntainer import events
 from guntainer.report_text import json_object
@@ -66,7 +67,23 @@ def line(event: events.Event, *, exit_code: int | None = None) -> bytes:
     name, values = found
     if exit_code is not None and "exit_code" in values:
         values["exit_code"] = exit_code
-    return json.dumps({"event": name, "at_ns": event.at_ns, **values}).encode() + b"\n"
+    text = json.dumps({"event": name, "at_ns": event.at_ns, **values})
+    if "\\ud" in text:  # perhaps half of a pair, as names that are not UTF-8 have: many readers take none
+        text = json.dumps(_whole({"event": name, "at_ns": event.at_ns, **values}))
+    # written so that no CI system sees a command in it: the same text for whoever reads JSON
+    return re.sub("#(?=#)", r"\\u0023", text).encode() + b"\n"
+
+
+def _whole(value: Any) -> Any:
+    """A value with nothing in its texts that can not be encoded."""
+    match value:
+        case str():
+            return re.sub("[\ud800-\udfff]", "\ufffd", value)
+        case dict():
+            return {_whole(key): _whole(one) for key, one in value.items()}
+        case list():
+            return [_whole(one) for one in value]
+    return value
 
 
 def _values(event: events.Event) -> tuple[str, dict[str, Any]] | None:

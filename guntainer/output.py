@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from guntainer.report_text import duration, shortened, visible
+from guntainer.report_text import duration, padded, shortened, visible
 from guntainer.shown.ci import Ci
 from guntainer.shown.taming import Prefixer, chunks, open_log, read_tail
 
@@ -58,12 +58,13 @@ class Output:
         self._again = again
 
     def say(self, text: str) -> None:
-        """A short text of our own."""
-        self.screen.put(self.encoded(text))
+        """A short text of our own, if there is any."""
+        if text:
+            self.screen.put(self.encoded(text))
 
     def encoded(self, text: str) -> bytes:
         """A text of our own, in which names and reasons command nobody."""
-        return self.ci.harmless(text).encode("utf-8", "surrogateescape")
+        return self.ci.within(text).encode("utf-8", "surrogateescape")
 
     def aside(self, text: str) -> None:
         """A line of our own between those of jobs: that a batch is alive, that a job is tried again."""
@@ -76,6 +77,8 @@ class Output:
 
     async def finished(self, result: Result) -> None:
         """A job has ended; its logs are still there."""
+        if self.ci.github:
+            self.say(self.ci.annotation(result, self.story(result)))
 
     def closing(self, report: Report) -> None:
         """After everything: the first failure alone, with the end of what it said, and how to have it again."""
@@ -141,7 +144,7 @@ class Live(Output):
         found = self._prefixers.get((job_id, stream))
         if found is None:
             code = _PREFIX_COLOURS[sum(job_id.encode("utf-8", "replace")) % len(_PREFIX_COLOURS)]
-            name = self.paint(str(code), f"{visible(job_id):<{self._width}} |")
+            name = self.paint(str(code), f"{padded(visible(job_id), self._width)} |")
             found = Prefixer(self.encoded(f"{name} "), tame=self.tame, whole=self._whole)
             self._prefixers[job_id, stream] = found
         return found

@@ -212,9 +212,11 @@ class Report(Value):
 
     @property
     def first_failure(self) -> Result | None:
-        """The first job that failed by itself; one that was merely cancelled counts only where there is no other."""
+        """The first job that failed by itself; one that was merely cancelled only where there is neither another nor a signal."""
         bad = [r for r in self.results if r.bad]
         own = [r for r in bad if r.exit.reason != CANCELLED]
+        if self.interrupted is not None:
+            bad = own  # whoever has ended it knows why
         return (own or bad or [None])[0]  # type: ignore[list-item]
 
     @property

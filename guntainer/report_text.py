@@ -16,6 +16,7 @@ _COLOURS = {"ok": "32", "flaky": "33", **_BAD, "cancelled": "33", "skipped": "33
 _WITH_CODE = (report.EXIT, report.SIGNAL, report.TIMEOUT, report.OOM, report.PIDS)
 JSON_VERSION = 1
 _SHORT = 72  # characters
+_WIDEST = 100  # columns: one long name does not widen all lines
 
 
 def visible(text: str) -> str:
@@ -26,11 +27,21 @@ def visible(text: str) -> str:
 
 
 def width_of(text: str) -> int:
-    """Columns on a terminal: East Asian wide characters take two, combining ones none."""
+    """Columns on a terminal: East Asian wide characters take two; marks, and the later parts of a Hangul syllable, none."""
     if text.isascii():
         return len(text)
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return len(text) + wide - sum(bool(unicodedata.combining(c)) for c in text)
+    return sum(map(_columns, text))
+
+
+def _columns(c: str) -> int:
+    if unicodedata.category(c) in ("Mn", "Me", "Cf") or "\u1160" <= c <= "\u11ff":
+        return 0
+    return 2 if unicodedata.east_asian_width(c) in "WF" else 1
+
+
+def padded(text: str, width: int) -> str:
+    """`text` with blanks behind it, so that it takes `width` columns; longer ones stay as they are."""
+    return text + " " * (width - width_of(text))
 
 
 def duration(ns: int) -> str:
@@ -83,10 +94,10 @@ def table(a_report: report.Report, *, colour: bool, told: Iterable[str] = ()) ->
         if report.EARLIER in result.notes:
             said = f"{said}; {report.EARLIER}" if said else report.EARLIER
         rows.append((visible(result.id), result.verdict, code, duration(result.wall_ns), said))
-    widths = [max(width_of(row[column]) for row in rows) for column in range(4)]
+    widths = [min(max(width_of(row[column]) for row in rows), _WIDEST) for column in range(4)]
     lines = []
     for number, row in enumerate(rows):
-        cells = [cell + " " * (width - width_of(cell)) for cell, width in zip(row[:2], widths[:2], strict=True)]
+        cells = list(map(padded, row[:2], widths[:2]))
         cells += [" " * (width - width_of(cell)) + cell for cell, width in zip(row[2:4], widths[2:], strict=True)]
         if colour and number:
             cells[1] = f"\x1b[{_colour(row[1])}m{cells[1]}\x1b[0m"

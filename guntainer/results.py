@@ -9,10 +9,13 @@ A result.json is written when its job has ended, and is whole or not there.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
-from guntainer import errors, resultsfolder
+from guntainer import errors, idmap, resultsfolder
 from guntainer.jobs.names import folder_name
+from guntainer.offloading import in_thread
 from guntainer.resultsfolder import ResultsFolder
 from guntainer.stdio import open_log
 
@@ -63,12 +66,14 @@ class Results:
         """Paths for a job's stdout and stderr, for `open_log`; the same one twice where nobody keeps them."""
         if self.path is not None:
             name = folder_name(job_id)
-            os.close(self.folder().below(name))
+            self.folder().begin(name)
             return f"{self.path}/{name}/stdout", f"{self.path}/{name}/stderr"
-        if not self._free_logs:
-            self._made_logs += 1
-            self._free_logs.append(f"{self._run().path}/log-{self._made_logs}")
-        path = self._free_logs.pop()
+        while self._free_logs:
+            path = self._free_logs.pop()
+            if _emptied(path):
+                return path, path
+        self._made_logs += 1
+        path = f"{self._run().path}/log-{self._made_logs}"
         return path, path
 
     def service_log(self, job_id: str, name: str) -> tuple[str, bool]:
@@ -76,7 +81,6 @@ class Results:
         if self.path is None:
             self._made_logs += 1
             return f"{self._run().path}/log-{self._made_logs}", False
-        os.close(self.folder().below(folder_name(job_id)))
         os.close(self.folder().below(f"{folder_name(job_id)}/services"))
         return f"{self.path}/{folder_name(job_id)}/services/{name}.log", True
 
@@ -89,6 +93,45 @@ class Results:
         if self.path is None:
             return open_log(path, flags)
         return open_log(path.removeprefix(f"{self.path}/"), flags, self.folder().open)
+
+    async def settle(self, *paths: str) -> None:
+        """The containers that had these logs have ended: they are there, and plain files of ours, as they were made."""
+        for path in set(paths):
+            try:
+                is_plain = _is_plain(os.lstat(path))
+            except OSError:
+                is_plain = False
+            if not is_plain:
+                try:
+                    await self._restored(path)
+                except OSError as error:
+                    self._note(f"a log can not be read: {errors.describe_oserror(error)}")
+
+    async def _restored(self, path: str) -> None:
+        """Its owner may have become another, or its mode: a container is root over its own stdout.
+
+        Raises:
+            OSError: something else is in its place.
+        """
+        try:
+            os.close(self.open_log(path, 0))  # it may never have come so far
+        except PermissionError:
+            pass
+        fd = self._opened_path(path)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.EINVAL, "not a plain file", path)
+            if os.fstat(fd).st_uid != os.geteuid() and not await in_thread(idmap.claim_mapped, fd):
+                raise PermissionError(errno.EPERM, "it has become another user's", path)
+            if not _is_plain(os.fstat(fd)):
+                os.chmod(f"/proc/self/fd/{fd}", 0o644)
+        finally:
+            os.close(fd)
+
+    def _opened_path(self, path: str) -> int:
+        if self.path is None:
+            return os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return self.folder().find(path.removeprefix(f"{self.path}/"))
 
     def put_aside(self, job_id: str, attempt: int, stdout: str, stderr: str) -> tuple[str, str]:
         """The logs of an attempt, counted from 1, that is not the last one: where they are from now on."""
@@ -128,6 +171,7 @@ class Results:
             job = self.folder().below(folder_name(result.id))
             try:
                 resultsfolder.write(job, "result.json", json.dumps(json_object(result)) + "\n")
+                self.folder().end(job)
             finally:
                 os.close(job)
         except OSError as error:
@@ -137,11 +181,28 @@ class Results:
 def _move(job: int, attempt: int) -> None:
     """Logs, and those of services, from a job's folder to that of one of its attempts, which is closed."""
     try:
-        for name in ("stdout", "stderr"):
-            os.replace(name, name, src_dir_fd=job, dst_dir_fd=attempt)
-        try:
-            os.replace("services", "services", src_dir_fd=job, dst_dir_fd=attempt)
-        except FileNotFoundError:
-            pass
+        for name in ("stdout", "stderr", "services"):
+            try:
+                os.replace(name, name, src_dir_fd=job, dst_dir_fd=attempt)
+            except FileNotFoundError:
+                pass
     finally:
         os.close(attempt)
+
+
+def _is_plain(status: os.stat_result) -> bool:
+    """Whether a log is as it was made: a file that its owner may read and write, others read at most, and nobody execute."""
+    mode = status.st_mode
+    return stat.S_ISREG(mode) and status.st_uid == os.geteuid() and mode & 0o600 == 0o600 and not mode & 0o7133
+
+
+def _emptied(path: str) -> bool:
+    """Whether a log can be used once more: its last container may have done to it whatever it liked."""
+    try:
+        if _is_plain(os.lstat(path)):
+            os.truncate(path, 0)
+            return True
+        os.unlink(path)
+    except OSError:
+        pass
+    return False

@@ -77,6 +77,29 @@ class ResultsFolder:
         """As `below`."""
         return below(self.fd, name, shown=f"{self.path}/{name}")
 
+    def begin(self, name: str) -> None:
+        """Make a job's folder where it is missing. Until `end` nobody else looks into it.
+
+        A job's log is its container's stdout, whose mode it can change: to that of a program which runs as the caller.
+
+        Raises:
+            OSError: something else is there.
+        """
+        try:
+            os.mkdir(name, 0o700, dir_fd=self.fd)
+            return  # most are new
+        except FileExistsError:
+            pass
+        fd = self.below(name)
+        try:
+            os.chmod(f"/proc/self/fd/{fd}", 0o700)
+        finally:
+            os.close(fd)
+
+    def end(self, fd: int) -> None:
+        """Whoever may look into the results folder may look into a job's as well: a descriptor of that."""
+        os.chmod(f"/proc/self/fd/{fd}", os.fstat(self.fd).st_mode & 0o777)
+
     def open(self, name: str, flags: int) -> int:
         """Open a file to be written, made where it is missing. It may be a FIFO or a device: that is the caller's to look at.
 
@@ -85,6 +108,13 @@ class ResultsFolder:
         """
         try:
             return syscalls.openat2(self.fd, name, _NEW | flags, resolve=_HERE, mode=0o644)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"{self.path}/{name}") from None
+
+    def find(self, name: str) -> int:
+        """An O_PATH descriptor of whatever is there, no link on the way."""
+        try:
+            return syscalls.openat2(self.fd, name, os.O_PATH | os.O_NOFOLLOW, resolve=_HERE)
         except OSError as error:
             raise OSError(error.errno, error.strerror, f"{self.path}/{name}") from None
 
@@ -107,17 +137,24 @@ def write(folder: int, name: str, text: str) -> None:
         OSError: it can not be written; what was there stays.
     """
     new = f"{name}.new"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    fd = -1
+    fd = _opened_new(folder, new)
     try:
-        fd = os.open(new, flags, 0o644, dir_fd=folder)
         with open(fd, "w", encoding="utf-8") as file:
             file.write(text)
         os.replace(new, name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:
-        if fd >= 0:
-            try:
-                os.unlink(new, dir_fd=folder)
-            except OSError:
-                pass
+        try:
+            os.unlink(new, dir_fd=folder)
+        except OSError:
+            pass
         raise
+
+
+def _opened_new(folder: int, name: str) -> int:
+    """A new file, whatever had its name: that of a batch that was killed, or a link or a FIFO that somebody has put there."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, 0o644, dir_fd=folder)
+    except FileExistsError:
+        os.unlink(name, dir_fd=folder)
+    return os.open(name, flags, 0o644, dir_fd=folder)

@@ -220,14 +220,16 @@ def _look(args: Options, file: JobFile, jobs: tuple[Job, ...]) -> int:
         complain(warning, "warning")
     if args.list or args.dry_run:
         from guntainer.report_text import visible
+        from guntainer.shown.ci import Ci
 
+        ci = Ci(os.environ)
         for job in jobs:
             line = visible(job.id)
             if args.dry_run:
                 line += f": {job.rootfs.location if job.rootfs.kind == 'path' else job.rootfs.name}: " + " ".join(
                     map(repr, job.command or ("/bin/sh",))
                 )
-            show(line + "\n")
+            show(f"{ci.within(line)}\n")
     else:
         show(f"{file.path}: {len(jobs)} job{'' if len(jobs) == 1 else 's'}, no mistakes\n")
     return 0

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from guntainer.history import History
     from guntainer.report import Result
     from guntainer.reports.batchfile import Listed
+    from guntainer.reports.writing import Target
     from guntainer.resultsfolder import ResultsFolder
 
 
@@ -52,39 +53,45 @@ class Reports:
         self._known = known
         self._taken = taken
         self._history = history
+        self._targets: dict[str, Target] = {}
         self._opened: ResultsFolder | None = None
         self._listed: Listed | None = None
         self._stub = stub.replace(started_at=time.time())
         self._warn = warn
 
-    def check(self, json: str | None) -> None:
+    def check(self, json: str | None, sources: tuple[str, ...]) -> None:
         """Before anything is touched: what can not be written is not found out after an hour.
 
         Args:
             json: the path of --json, which is written elsewhere.
+            sources: the job file, and those that it takes over from.
 
         Raises:
             UsageError: a file can not be written, or two are the same.
         """
+        from guntainer.reports import writing
+
         if self._folder is not None:
             try:
                 os.makedirs(self._folder, exist_ok=True)  # a report may be meant to lie in there
             except OSError:
                 pass  # whoever opens it says so
-        taken: dict[str, str] = {}
-        for option, path in (("--json", json), ("--html", self._html), ("--junit", self._junit)):
-            if not path or (path == "-" and option == "--json"):
+        taken = writing.own_files(self._folder, sources)
+        if json is not None:
+            writing.claim(json, "--json", taken)
+        for option, path in (("--html", self._html), ("--junit", self._junit)):
+            if path is None:
                 continue
             if path == "-":
                 raise errors.UsageError(f"{option} -: expected a file", hint="`guntainer report DIR` writes to -")
-            where = os.path.realpath(path)
-            if where in taken:
-                raise errors.UsageError(f"{taken[where]} and {option} would both be written to {path}")
-            taken[where] = option
-            if option != "--json":
-                from guntainer.reports import writing
+            writing.claim(path, option, taken)
+            self._targets[option] = writing.Target(path, option=option)
 
-                writing.try_to_write(path, option=option)
+    def close(self) -> None:
+        """Let go of where reports go."""
+        for target in self._targets.values():
+            target.close()
+        self._targets.clear()
 
     def begin(self, opened: ResultsFolder | None) -> None:
         """The batch has begun: batch.json, where there is a folder for it.
@@ -113,7 +120,7 @@ class Reports:
 
     async def write(self, report: Report) -> list[errors.GuntainerError]:
         """All of them, at the end, each whole or not there. Returns why some could not be written."""
-        if self._folder is None and not (self._html or self._junit):
+        if self._folder is None and not self._targets:
             return []
         from guntainer.offloading import in_thread
 
@@ -131,11 +138,12 @@ class Reports:
             why = f"{self._folder} was moved or replaced while the batch ran: its results are in {place}"
             return [errors.GuntainerError(why, hint="keep it out of what jobs may write to")], problem
         failures: list[errors.GuntainerError] = []
-        if self._junit:
-            failures += _tried(lambda path: reports.write_junit(path, report, self._folder), self._junit)
-        if self._html:
+        junit, page = self._targets.get("--junit"), self._targets.get("--html")
+        if junit is not None:
+            failures += _tried(lambda to: reports.write_junit(to, report, self._folder), junit)
+        if page is not None:
             runs = self._history.by_job(report)
-            failures += _tried(lambda path: reports.write_html(path, report, self._folder, runs), self._html)
+            failures += _tried(lambda to: reports.write_html(to, report, self._folder, runs), page)
         return failures, problem
 
     def _write_batch(self, report: Report, *, running: bool) -> str:
@@ -151,9 +159,9 @@ class Reports:
         return ""
 
 
-def _tried(write: Callable[[str], object], path: str) -> list[errors.GuntainerError]:
+def _tried(write: Callable[[Target], object], target: Target) -> list[errors.GuntainerError]:
     try:
-        write(path)
+        write(target)
     except errors.GuntainerError as error:
         return [error]
     return []

@@ -93,6 +93,7 @@ class Batch:
             self._begin_unpacking()
             return self._run()
         finally:
+            self._reports.close()
             if self._head_start is not None:
                 self._head_start.close()
 
@@ -141,7 +142,8 @@ class Batch:
         if self._ids.why:
             self._log.info(f"one id: {self._ids.why}")
         # before any job starts, and before anything of an earlier run goes
-        self._reports.check(self._args.json)
+        source = () if self._file.path == "<stdin>" else (self._file.path,)
+        self._reports.check(self._args.json, (*source, *self._file.extends))
         if self._args.json:
             from guntainer.cli.json_stream import JsonStream
 

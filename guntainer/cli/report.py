@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from guntainer import errors
 from guntainer.cli import complain, show
 from guntainer.cli.parsing import Parser
 
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
     from guntainer.reports.compare import Comparison
     from guntainer.reports.reading import Stored
+    from guntainer.reports.writing import Target
 
 _EPILOG = """\
 DIR is what batch --results has written. Without an option the closing table is printed again, and with --against what has
@@ -45,16 +45,16 @@ def main(words: list[str]) -> int:
     from guntainer import reports
 
     args = parser().parse(words)
-    _check(args)
+    targets = _targets(args)
     stored = reports.read(args.folder)
     _tell(stored.problems, args.folder)
     comparison = _comparison(args.against, stored)
-    files = [(option, path) for option, path in _files(args) if path]
     unread: dict[str, None] = {}  # the same logs are read for each report
-    for option, path in files:
-        unread.update(dict.fromkeys(_write(option, path, stored, comparison)))
+    for target in targets:
+        with target:
+            unread.update(dict.fromkeys(_write(target, stored, comparison)))
     _tell(tuple(unread), args.folder)
-    if not files:
+    if not targets:
         _print(stored, comparison)
     return 0
 
@@ -63,26 +63,21 @@ def _files(args: argparse.Namespace) -> tuple[tuple[str, str | None], ...]:
     return (("--html", args.html), ("--junit", args.junit), ("--json", args.json))
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Before anything is read, which may take its time.
+def _targets(args: argparse.Namespace) -> list[Target]:
+    """Where the reports go: before anything is read, which may take its time.
 
     Raises:
         UsageError: a file can not be written, or two are the same.
     """
     from guntainer.reports import writing
 
-    taken: dict[str, str] = {}
+    taken = writing.own_files(args.folder)
+    found = []
     for option, path in _files(args):
-        if path is None:
-            continue
-        if not path:
-            raise errors.UsageError(f"report: {option}: the name of the file is empty")
-        where = "-" if path == "-" else os.path.realpath(path)
-        if where in taken:
-            raise errors.UsageError(f"report: {taken[where]} and {option} would both be written to {path}")
-        taken[where] = option
-        if path != "-":
-            writing.try_to_write(path, option=option)
+        if path is not None:
+            writing.claim(path, option, taken)
+            found.append(writing.Target("/dev/stdout" if path == "-" else path, option=option))
+    return found
 
 
 def _tell(problems: tuple[str, ...], folder: str) -> None:
@@ -103,15 +98,13 @@ def _comparison(against: str | None, stored: Stored) -> Comparison | None:
     return compare(before.report, stored.report, before_name=against)
 
 
-def _write(option: str, path: str, stored: Stored, comparison: Comparison | None) -> tuple[str, ...]:
+def _write(target: Target, stored: Stored, comparison: Comparison | None) -> tuple[str, ...]:
     """Returns what of the logs could not be read."""
     from guntainer import reports
-    from guntainer.reports import writing
 
-    where = "/dev/stdout" if path == "-" else path
-    if option == "--html":
+    if target.option == "--html":
         return reports.write_html(
-            where,
+            target,
             stored.report,
             stored.path,
             stored.runs,
@@ -119,21 +112,22 @@ def _write(option: str, path: str, stored: Stored, comparison: Comparison | None
             folders=stored.folders,
             comparison=comparison,
         )
-    if option == "--junit":
-        return reports.write_junit(where, stored.report, stored.path, folders=stored.folders)
+    if target.option == "--junit":
+        return reports.write_junit(target, stored.report, stored.path, folders=stored.folders)
     from guntainer.json_lines import of_report
 
-    writing.write(where, of_report(stored.report), option=option)
+    target.write(of_report(stored.report))
     return ()
 
 
 def _print(stored: Stored, comparison: Comparison | None) -> None:
     from guntainer.report_text import table
+    from guntainer.shown.ci import Ci
 
     colour = os.isatty(1) and not os.environ.get("NO_COLOR")
-    if comparison is None:
-        show(table(stored.report, colour=colour))
-        return
-    from guntainer.reports.compare import text
+    shown = table(stored.report, colour=colour)
+    if comparison is not None:
+        from guntainer.reports.compare import text
 
-    show(table(stored.report, colour=colour) + "\n" + text(comparison, colour=colour))
+        shown += "\n" + text(comparison, colour=colour)
+    show(Ci(os.environ).harmless(shown))

@@ -80,8 +80,12 @@ def _remove_old(results: ResultsFolder, jobs: Iterable[Job]) -> None:
     there = set(os.listdir(f"/proc/self/fd/{results.fd}")) - {".lock"}
     for name in there and there.intersection(folder_name(job.id) for job in jobs):
         folder = results.below(name)
+        way = f"/proc/self/fd/{folder}"
         try:
-            _empty(f"/proc/self/fd/{folder}")
+            _empty(way)
+        except OSError as error:
+            where = str(error.filename).replace(way, f"{results.path}/{name}")
+            raise OSError(error.errno, error.strerror, where) from None
         finally:
             os.close(folder)
 

@@ -133,7 +133,7 @@ class Telling:
         }  # fmt: skip
         self.output: Output
         if mode == "live":
-            width = max((width_of(job.id) for job in jobs), default=0)
+            width = max((width_of(visible(job.id)) for job in jobs), default=0)
             self.output = output.Live(screen, width=width, whole=draws, **common)
         else:
             self.output = (output.Group if mode == "group" else output.Output)(screen, **common)
@@ -186,6 +186,9 @@ class Telling:
         tail = b"".join(read_tail(log) for log in paths if log)
         again = self._again(result) if result is not None else ""
         text = summary.markdown(report, tail=tail, again=again, limit=summary.room_in(path))
+        if not text:
+            self._log.warning(f"GITHUB_STEP_SUMMARY {path}: no room for the summary of this batch")
+            return
         problem = await summary.append(path, text)
         if problem:
             self._log.warning(problem)

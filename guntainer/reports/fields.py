@@ -44,11 +44,11 @@ class Fields:
 
     def __init__(self, values: dict[str, Any], where: str, problems: Problems) -> None:
         self._values = values
-        self._where = where
+        self.where = where
         self._problems = problems
 
     def _wrong(self, key: str, expected: str) -> None:
-        self._problems.add(f"{self._where}: {key}: expected {expected}, got {kind(self._values[key])}")
+        self._problems.add(f"{self.where}: {key}: expected {expected}, got {kind(self._values[key])}")
 
     def _get(self, key: str, cls: type, expected: str) -> Any:
         value = self._values.get(key)
@@ -71,7 +71,7 @@ class Fields:
         """A whole number; None where there is none."""
         found: int | None = self._get(key, int, "a whole number")
         if found is not None and not least <= found <= MOST_NUMBER:
-            self._problems.add(f"{self._where}: {key}: expected a number from {least} to 2^62")
+            self._problems.add(f"{self.where}: {key}: expected a number from {least} to 2^62")
             return None
         return found
 
@@ -92,7 +92,7 @@ class Fields:
     def _list(self, key: str) -> list[Any]:
         found: list[Any] = self._get(key, list, "a list") or []
         if len(found) > MOST_LIST:
-            self._problems.add(f"{self._where}: {key}: the first {MOST_LIST} of {len(found)} are read")
+            self._problems.add(f"{self.where}: {key}: the first {MOST_LIST} of {len(found)} are read")
             return found[:MOST_LIST]
         return found
 
@@ -100,20 +100,20 @@ class Fields:
         found = self._list(key)
         good = tuple(clean(one) for one in found if isinstance(one, str))
         if len(good) != len(found):
-            self._problems.add(f"{self._where}: {key}: expected a list of texts")
+            self._problems.add(f"{self.where}: {key}: expected a list of texts")
         return good
 
     def tables(self, key: str) -> list[Fields]:
         found = self._list(key)
         good = [one for one in found if isinstance(one, dict)]
         if len(good) != len(found):
-            self._problems.add(f"{self._where}: {key}: expected a list of tables")
-        return [Fields(one, f"{self._where}: {key}[{place}]", self._problems) for place, one in enumerate(good)]
+            self._problems.add(f"{self.where}: {key}: expected a list of tables")
+        return [Fields(one, f"{self.where}: {key}[{place}]", self._problems) for place, one in enumerate(good)]
 
     def pairs(self, key: str) -> tuple[tuple[str, str], ...]:
         """A table of texts, in its order."""
         found: dict[str, Any] = self._get(key, dict, "a table") or {}
         good = tuple((clean(name), clean(value)) for name, value in found.items() if isinstance(value, str))
         if len(good) != len(found):
-            self._problems.add(f"{self._where}: {key}: expected a table of texts")
+            self._problems.add(f"{self.where}: {key}: expected a table of texts")
         return good

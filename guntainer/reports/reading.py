@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-_MOST_JOBS = 200_000
+_MOST_JOBS = 100_000
+_MOST_ATTEMPTS = 1000
+_MOST_ID = 1000  # characters: those of job files are shorter, but for very long values of a matrix
 _NUMBERS = (
     *("begin_ns", "wait_ns", "prepare_ns", "queue_ns", "wall_ns", "launch_ns", "cpu_user_ns", "cpu_system_ns"),
     *("max_rss_bytes", "cpu_throttled_ns", "oom_kills", "pids_refused"),
@@ -144,7 +146,9 @@ def _entries(batch: Fields, problems: Problems) -> dict[str, _Entry]:
 
 
 def _is_name(name: str) -> bool:
-    return 0 < len(name.encode()) <= 255 and not name.startswith(".") and "/" not in name and name.isprintable()
+    if not name.isprintable():  # as surrogates are not, which stand for bytes that are no UTF-8
+        return False
+    return 0 < len(name.encode()) <= 255 and not name.startswith(".") and "/" not in name
 
 
 def _listed(folder: Folder) -> list[str]:
@@ -230,7 +234,7 @@ def result_of(fields: Fields, problems: Problems, otherwise: str) -> report.Resu
             report.Attempt(
                 exit=exit_of(one, problems), started_at=one.seconds("started_at"), wall_ns=one.number("wall_ns")
             )
-            for one in fields.tables("attempts")
+            for one in fields.tables("attempts")[:_MOST_ATTEMPTS]
         ),
         artifacts=tuple(
             report.Artifact(path=one.text("path"), size_bytes=one.number("size_bytes"))
@@ -244,7 +248,7 @@ def exit_of(fields: Fields, problems: Problems) -> report.Exit:
     reason, message = fields.text("reason"), fields.text("message")
     code = fields.number("code")
     if reason not in report.REASONS:
-        problems.add(f"unknown reason {quoted(reason)} of a result: shown as an error")
+        problems.add(f"{fields.where}: unknown reason {quoted(reason)}: shown as an error")
         return report.Exit(
             reason=report.SETUP, code=errors.OWN_FAILURE, message=message or "its result can not be read"
         )

@@ -1,4 +1,8 @@
-"""The files that reports are written to: whole, or not there. What can not be written is found out before any job starts."""
+"""The files that reports are written to: whole, or not there. What can not be written is found out before any job starts.
+
+A job may have been given the folder in which one is to lie. So a file's folder is opened before any job runs, and the file gets
+its name in there: no link, and no FIFO, that was put in its place meanwhile leads or holds us anywhere.
+"""
 
 from __future__ import annotations
 
@@ -10,67 +14,150 @@ from guntainer import errors
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Self
 
 _OPEN_ALREADY = ("/dev/fd/", "/dev/std", "/proc/")
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW  # `.new` may be anybody's link
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
-def try_to_write(path: str, *, option: str) -> None:
-    """Make the file that a report is written to before it gets its name, and remove it again.
+class Target:
+    """Where one report goes. What the user has named is looked for here, and never again.
 
     Args:
-        option: what the user called it by, for the message.
+        option: what the user called it by, for messages.
 
     Raises:
-        UsageError: that fails.
+        UsageError: it can not be written.
     """
-    try:
-        if os.path.isdir(path):
+
+    def __init__(self, path: str, *, option: str) -> None:
+        self.path = path
+        self.option = option
+        self.place = os.path.realpath(path) if "\0" not in path else path  # a symlink stays one
+        self._folder = self._special = -1
+        try:
+            self._open()
+        except FileNotFoundError:
+            folder = os.path.dirname(path) or "."
+            raise errors.UsageError(
+                f"{option} {path}: {folder}: No such file or directory", hint="make it first"
+            ) from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in it
+            self.close()
+            why = getattr(error, "strerror", None) or str(error)
+            raise errors.UsageError(f"{option} {path!a}: {why}", hint="name a file that can be written") from None
+
+    def __repr__(self) -> str:
+        return f"Target({self.path!r}, option={self.option!r})"
+
+    def _open(self) -> None:
+        if os.path.isdir(self.path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if is_no_file(path):
-            if not os.access(path, os.W_OK):
+        if is_no_file(self.path):
+            if not os.access(self.path, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            self._special = os.open(self.path, os.O_PATH | os.O_CLOEXEC)
             return
-        new = f"{os.path.realpath(path)}.new"
-        os.close(os.open(new, _NEW, 0o666))
-        os.unlink(new)
-    except FileNotFoundError:
-        folder = os.path.dirname(path) or "."
-        raise errors.UsageError(f"{option} {path}: {folder}: No such file or directory", hint="make it first") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in it
-        why = getattr(error, "strerror", None) or str(error)
-        raise errors.UsageError(f"{option} {path!a}: {why}", hint="name a file that can be written") from None
+        self._folder = os.open(os.path.dirname(self.place), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.close(self._opened_new())
+        os.unlink(self._new, dir_fd=self._folder)
+
+    @property
+    def _new(self) -> str:
+        """Its name until it is whole."""
+        return f"{os.path.basename(self.place)}.new"
+
+    def _opened_new(self) -> int:
+        try:
+            if not os.path.islink(f"/proc/self/fd/{self._folder}/{self._new}"):
+                os.unlink(self._new, dir_fd=self._folder)  # of a batch that was killed
+        except FileNotFoundError:
+            pass
+        return os.open(self._new, _NEW, 0o666, dir_fd=self._folder)
+
+    def write(self, pieces: Iterable[bytes]) -> None:
+        """Write the report, so that a reader sees the whole of it or none. A pipe is waited for.
+
+        Raises:
+            GuntainerError: it can not be written; nothing of it stays.
+        """
+        try:
+            if self._special >= 0:
+                # standard output may be a socket, which can not be opened
+                way = f"/proc/self/fd/{self._special}"
+                is_stdout = self.path == "/dev/stdout"
+                fd = os.dup(1) if is_stdout else os.open(way, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+                _write_and_close(fd, pieces)
+                return
+            fd = self._opened_new()
+            try:
+                _write_and_close(fd, pieces)
+                os.replace(self._new, os.path.basename(self.place), src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            except BaseException:
+                self._remove_new()
+                raise
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise errors.GuntainerError(f"{self.option} {self.path}: {why}; the report is not written") from None
+
+    def _remove_new(self) -> None:
+        try:
+            os.unlink(self._new, dir_fd=self._folder)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Let go of what was opened; does nothing the second time."""
+        for fd in (self._folder, self._special):
+            if fd >= 0:
+                os.close(fd)
+        self._folder = self._special = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def own_files(results_folder: str | None, sources: Iterable[str] = ()) -> dict[str, str]:
+    """What no report is written over, by real path, for `claim`.
+
+    Args:
+        results_folder: has files of its own.
+        sources: the job file, and those that it takes over from.
+    """
+    found = {os.path.realpath(path): "that is read as a job file" for path in sources}
+    if results_folder is not None:
+        folder = os.path.realpath(results_folder)
+        found.update((f"{folder}/{name}", "that is a file of the results folder") for name in ("batch.json", ".lock"))
+    return found
+
+
+def claim(path: str, option: str, taken: dict[str, str]) -> None:
+    """Take a file for a report.
+
+    Args:
+        taken: what is taken already: an option, or why it can not be had, by real path.
+
+    Raises:
+        UsageError: it is taken.
+    """
+    if not path:
+        raise errors.UsageError(f"{option}: the name of the file is empty")
+    where = path if path == "-" or "\0" in path else os.path.realpath(path)
+    why = taken.setdefault(where, option)
+    if why.startswith("that "):
+        raise errors.UsageError(f"{option} {path}: {why}", hint="name another file")
+    if why != option:
+        raise errors.UsageError(f"{why} and {option} would both be written to {path}")
 
 
 def is_no_file(path: str) -> bool:
     """A pipe, a terminal, /dev/null, /dev/fd/3: written to as it is, since nothing else can take its name."""
     return os.path.exists(path) and (not os.path.isfile(path) or os.path.abspath(path).startswith(_OPEN_ALREADY))
-
-
-def write(path: str, pieces: Iterable[bytes], *, option: str) -> None:
-    """Write a report, so that a reader sees the whole of it or none. A pipe is waited for.
-
-    Raises:
-        GuntainerError: it can not be written; nothing of it stays.
-    """
-    try:
-        if is_no_file(path):
-            # standard output may be a socket, which can not be opened
-            fd = os.dup(1) if path == "/dev/stdout" else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-            _write_and_close(fd, pieces)
-            return
-        place = os.path.realpath(path)  # a symlink stays one
-        new = f"{place}.new"
-        try:
-            _write_and_close(os.open(new, _NEW, 0o666), pieces)
-            os.replace(new, place)
-        except BaseException:
-            _remove(new)
-            raise
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise errors.GuntainerError(f"{option} {path}: {error.strerror}; the report is not written") from None
 
 
 def _write_and_close(fd: int, pieces: Iterable[bytes]) -> None:
@@ -85,10 +172,3 @@ def _write_all(fd: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass

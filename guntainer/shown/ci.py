@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # as in taming, within our own sentences: names of jobs come from a file, and reasons from anywhere
 _COMMANDS = re.compile(r"##(?=(?:vso|teamcity)?\[)")
+_FIRST = re.compile(r"(?m)^([ \t]*)::")
 
 
 class Ci:
@@ -40,9 +41,13 @@ class Ci:
         self._places = places or {}
         self._section = ""
 
-    def harmless(self, text: str) -> str:
-        """A text of our own with names and reasons in it, which must not command anybody."""
+    def within(self, text: str) -> str:
+        """A line of our own with names and reasons in it, which command nobody: it begins with words of ours."""
         return _COMMANDS.sub("## ", text) if self.reads else text
+
+    def harmless(self, text: str) -> str:
+        """Lines that may begin with anybody's names."""
+        return _FIRST.sub(r"\1: :", self.within(text)) if self.github else self.within(text)
 
     def begin(self, result: Result, title: str) -> str:
         """What begins a block; "" where there are none."""

@@ -22,6 +22,7 @@ LIMIT = 900 << 10
 """Bytes of the whole file: GitHub takes 1 MiB of a step, and nothing of what is more."""
 _NAME = "GITHUB_STEP_SUMMARY"
 _LOG_MOST = 64 << 10
+_WHY_MOST = 4 << 10  # characters
 _SYMBOLS = {"ok": "✅", "flaky": "⚠️", "cancelled": "⏹️", "skipped": "⏭️"}
 _BAD = "❌"
 
@@ -79,7 +80,9 @@ def _row(result: Result) -> str:
 
 
 def _failure(result: Result, tail: bytes, again: str) -> str:
-    text = f"\nFirst failure: {_code(result.id)}: {_code(result.exit.describe())}\n"
+    why = result.exit.describe()
+    why = why if len(why) <= _WHY_MOST else f"{why[:_WHY_MOST]} …"
+    text = f"\nFirst failure: {_code(result.id)}: {_code(why)}\n"
     said = plain(tail)[-_LOG_MOST:].rstrip()
     if said:
         text += f"\n{_fenced(said)}"

@@ -21,9 +21,12 @@ _LINE_LIMIT = 64 << 10
 """Bytes of a line that are kept until it ends."""
 # an escape that does not begin a colour, the other control characters that move the cursor or ring, and C1 in UTF-8: of a \xc2
 # nothing but what is printable may follow, or what is taken out would make another one, again and again
-_CONTROLS = re.compile(
-    rb"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\r(?!\n)|\xc2(?![\xa0-\xbf])[\x80-\x9f]*"
-)
+_CONTROLS = re.compile(rb"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\xc2(?![\xa0-\xbf])[\x80-\x9f]*")
+# what stands in a line before carriage returns, but for those that end it; and these
+_WRITTEN_OVER = re.compile(rb"(?m)^[^\n]*\r(?!\n)")
+_ENDS = re.compile(rb"\r+\n")
+_BEFORE = "… ".encode()
+_RETURNS = re.compile(rb"\r+(?![\r\n])")
 # the older notation of GitHub's commands, which viewers know as well; Azure's and TeamCity's
 _COMMANDS = re.compile(rb"##(?=(?:vso|teamcity)?\[)")
 # what only the next bytes decide about
@@ -34,22 +37,49 @@ _SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07
 
 
 class Tamer:
-    """Takes out of a stream what would command the terminal or the CI system that shows it; colours stay."""
+    """Takes out of a stream what would command the terminal or the CI system that shows it; colours stay.
+
+    Of a line that is written over again and again, as progress is, only the last state is left, behind a mark: what a line
+    would begin with does not come to begin one.
+    """
 
     def __init__(self) -> None:
         self._held = b""
+        self._line = b""
+        """The beginning of a line, which may be written over; no more than 64 KiB."""
+        self._is_out = False
+        """More of it was given already."""
 
     def feed(self, data: bytes) -> bytes:
         data, held = _undecided(self._held + data)
         # once more: what is taken out may leave such an end behind
         data, more = _undecided(_tame(data))
         self._held = more + held
-        return data
+        return self._lasting(data)
 
     def end(self) -> bytes:
         """What was held back, at the end of the stream."""
         held, self._held = self._held, b""
-        return _tame(held).removesuffix(b"\xc2")
+        data = self._lasting(_tame(held).removesuffix(b"\xc2"))
+        line, self._line = self._line, b""
+        return data + line.removesuffix(b"\r")
+
+    def _lasting(self, data: bytes) -> bytes:
+        """`data` without what is written over; the last line is kept until it has ended."""
+        data = self._line + data
+        if b"\r" in data:
+            whole = data.rstrip(b"\r")  # what comes next may be a line break
+            if self._is_out:
+                whole = _RETURNS.sub(b"\n" + _BEFORE, whole, 1)  # what is shown can not be taken back
+            last = b"\r" if data.endswith(b"\r") else b""
+            data = _WRITTEN_OVER.sub(_BEFORE, _ENDS.sub(b"\r\n", whole)) + last
+        end = data.rfind(b"\n") + 1
+        self._is_out = self._is_out and not end
+        if len(data) - end > _LINE_LIMIT:
+            self._line, self._is_out = b"", True
+            return data
+        self._line = data[end:]
+        return data[:end]
 
 
 def _undecided(data: bytes) -> tuple[bytes, bytes]:
@@ -171,4 +201,5 @@ def read_tail(path: str) -> bytes:
         return b""
     if size > _TAIL_BYTES:
         data = data.partition(b"\n")[2] or data
-    return b"".join(data.splitlines(keepends=True)[-_TAIL_LINES:])
+    lines = data.split(b"\n")
+    return b"\n".join(lines[-_TAIL_LINES - (not lines[-1]) :])

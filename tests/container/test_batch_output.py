@@ -183,7 +183,7 @@ def test_a_job_commands_no_ci_system(home: Path, small_archive: Path, guntainer:
     path = job_file(home, small_archive, COMMANDS)
     done = guntainer("batch", "--output", mode, path, env={**os.environ, ci: "true"}, text=False)
     text = done.stdout.decode()
-    assert done.returncode == 1 and "a::error::b" in text and "d\x1b[31me" in text
+    assert done.returncode == 1 and "… ::error::b" in text and "d\x1b[31me" in text
     assert not [line for line in text.replace("\r", "\n").split("\n") if line.startswith(("##[", "::error::b"))]
     assert "\x1b[2J" not in text and "section_end:1:x\r" not in text
 
@@ -203,7 +203,7 @@ def test_a_job_does_not_command_the_terminal(home: Path, small_archive: Path, mo
         pass  # EIO: nobody has the terminal any more
     os.close(ours)
     assert code_of(process) == 1
-    assert b"a::error::b\r\n" in text and b"[2Jd\x1b[31me\r\n" in text and b"first failure" in text
+    assert "… ::error::b\r\n".encode() in text and b"[2Jd\x1b[31me\r\n" in text and b"first failure" in text
     assert b"\x1b[2J" not in text and b"section_end:1:x\r\x1b" not in text
 
 
@@ -340,3 +340,12 @@ def test_a_failure_that_said_nothing_leaves_commands_on(
             said = guntainer("batch", "-j1", "--output", mode, *more, home / "jobs.toml").stdout.splitlines()
             stopped = [line.removeprefix("::stop-commands::") for line in said if line.startswith("::stop-commands::")]
             assert [line for line in said if line.strip(":") in stopped] == [f"::{token}::" for token in stopped]
+
+
+def test_no_room_for_a_summary_is_said(home: Path, small_archive: Path, guntainer: Run) -> None:
+    path = job_file(home, small_archive, 'run = "exit 3"\n')
+    summary = home / "summary"
+    summary.write_bytes(bytes(1_000_000))
+    done = guntainer("batch", path, env={**os.environ, "GITHUB_STEP_SUMMARY": str(summary)})
+    assert done.returncode == 1 and f"GITHUB_STEP_SUMMARY {summary}: no room" in done.stderr
+    assert summary.stat().st_size == 1_000_000

@@ -177,6 +177,72 @@ def test_two_reports_in_one_file(
     traces.check()
 
 
+@pytest.mark.parametrize("option", ["--html", "--junit", "--json"])
+@pytest.mark.parametrize("own", ["jobs.toml", "base.toml", "out/batch.json", "link"])
+def test_no_report_is_written_over_what_is_read(
+    home: Path, small_archive: Path, guntainer: Run, traces: Traces, option: str, own: str
+) -> None:
+    """A forgotten name, and FILE would be the job file."""
+    Path("base.toml").write_text(f'[rootfs.small]\nsource = "{small_archive}"\n')
+    Path("jobs.toml").write_text('extends = "base.toml"\n[jobs.a]\nrootfs = "small"\nrun = "true"\n')
+    Path("link").symlink_to("jobs.toml")
+    assert guntainer("batch", "--results", "out").returncode == 0
+    before = {path: path.read_bytes() for path in Path().rglob("*.*") if path.is_file()}
+    done = guntainer("batch", "--results", "out", option, own)
+    assert done.returncode == 2 and f"{option} {own}: that is " in done.stderr
+    assert before == {path: path.read_bytes() for path in Path().rglob("*.*") if path.is_file()}
+    if own.startswith("out/"):
+        assert guntainer("report", "out", option, own).returncode == 2
+        assert Path(own).read_bytes() == before[Path(own)]
+    traces.check()
+
+
+@pytest.mark.parametrize("name", ["r.html", "r.html.new"])
+@pytest.mark.parametrize("what", ["ln -s /w/precious /w/{}", "mkfifo /w/{}", "ln -s nowhere /w/{}"])
+@pytest.mark.root
+def test_what_a_job_puts_in_place_of_a_report_is_not_followed(
+    home: Path, small_archive: Path, guntainer: Run, traces: Traces, name: str, what: str
+) -> None:
+    """The folder of the report is a volume: neither a link nor a FIFO under its name leads or holds us anywhere."""
+    Path("w").mkdir()
+    Path("precious").write_text("precious")
+    text = (
+        f'[jobs.a]\nrootfs = "host"\nvolumes = ["./w:/w"]\nrun = "{what.format(name)}; echo out of a; exit 3"\n'
+    ).replace("/w/precious", str(Path("precious").absolute()))
+    done = guntainer("batch", "--html", "w/r.html", job_file(home, small_archive, text), timeout=30)
+    assert Path("precious").read_text() == "precious" and not Path("nowhere").exists()
+    if "ln" in what and name.endswith(".new"):  # it may be anybody's: it is left alone, and said
+        assert done.returncode == 125 and "the report is not written" in done.stderr
+    else:
+        assert done.returncode == 1, done.stderr
+        assert not Path("w/r.html").is_symlink() and "out of a" in logs_of(Path("w/r.html").read_text())
+    traces.check()
+
+
+@pytest.mark.parametrize("planted", ["link", "fifo", "folder"])
+def test_what_lies_in_a_results_folder_that_came_from_elsewhere(
+    home: Path, small_archive: Path, guntainer: Run, planted: str
+) -> None:
+    Path("precious").write_text("precious")
+    path = job_file(home, small_archive)
+    for name in ("batch.json.new", "after/result.json.new"):
+        place = Path("out", name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if planted == "link":
+            place.symlink_to(Path("precious").absolute())
+        elif planted == "fifo":
+            os.mkfifo(place)
+        else:
+            place.mkdir()
+    done = guntainer("batch", "--resume", "--results", "out", path, timeout=30)
+    assert Path("precious").read_text() == "precious"
+    if planted == "folder":
+        assert done.returncode in (1, 2) and "Is a directory" in done.stderr
+    else:
+        assert done.returncode == 1 and json.loads(Path("out/batch.json").read_text())["wall_ns"]
+        assert Path("out/after/result.json").is_file()
+
+
 def test_a_job_with_the_name_of_the_batch(home: Path, small_archive: Path, guntainer: Run, traces: Traces) -> None:
     path = job_file(home, small_archive, '[jobs."batch.json"]\nrootfs = "small"\nrun = "true"\n')
     for _ in range(2):

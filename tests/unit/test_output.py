@@ -38,9 +38,32 @@ def test_prefixes_whatever_the_chunks(chunks: list[str]) -> None:
 
 def test_a_job_can_not_move_the_cursor() -> None:
     prefixer = Prefixer(b"> ", tame=True)
-    assert prefixer.feed(b"\x1b[31mred\x1b[0m \x1b[2J\x1b]0;title\x07 over\rwrite\r\n") == (
-        b"> \x1b[31mred\x1b[0m [2J]0;title overwrite\r\n"
+    assert prefixer.feed(b"\x1b[31mred\x1b[0m \x1b[2J\x1b]0;title\x07 over\r\nx\rwrite\r\n") == (
+        b"> \x1b[31mred\x1b[0m [2J]0;title over\r\n> \xe2\x80\xa6 write\r\n"
     )
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100_000])
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("\r10 %\r20 %\r100 %", "… 100 %"),
+        ("10 %\r20 %\r100 %\r", "… 100 %"),
+        ("10 %\r20 %\ndone\r\n", "… 20 %\ndone\r\n"),
+        ("ends\r\r\nso\r\r", "ends\r\nso"),
+        ("\r" * 1000, ""),
+        ("a\r::error::b\n", "… ::error::b\n"),
+        ("x" * 70_000 + "\rshort\n", None),
+    ],
+)
+def test_of_a_line_that_is_written_over_the_last_state_is_left(said: str, left: str | None, size: int) -> None:
+    tamer = Tamer()
+    data = said.encode()
+    text = b"".join(tamer.feed(data[at : at + size]) for at in range(0, len(data), size)) + tamer.end()
+    if left is None:  # too long to be kept until its end: what was shown stays
+        assert text.decode() in ("x" * 70_000 + "\n… short\n", "… short\n")
+    else:
+        assert text.decode() == left
 
 
 @pytest.mark.parametrize(
@@ -146,10 +169,10 @@ def test_values_can_not_be_changed() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
 def test_what_is_taken_out_does_not_depend_on_the_chunks(size: int) -> None:
-    data = "é\x9b2J\x1b[1;31mred\x1b[0m\x1b[2J\r::error::x\r\n##[group]a ### é#".encode() + b"\x1b[3"
+    data = "é\x9b2J\x1b[1;31mred\x1b[0m\x1b[2J\r\na\r::error::x\r\n##[group]a ### é#".encode() + b"\x1b[3"
     tamer = Tamer()
     text = b"".join(tamer.feed(data[at : at + size]) for at in range(0, len(data), size)) + tamer.end()
-    assert text.decode() == "é2J\x1b[1;31mred\x1b[0m[2J::error::x\r\n## [group]a ### é#[3"
+    assert text.decode() == "é2J\x1b[1;31mred\x1b[0m[2J\r\n… ::error::x\r\n## [group]a ### é#[3"
 
 
 @pytest.mark.parametrize("env", [{"GITHUB_ACTIONS": "true"}, {"GITLAB_CI": "true"}])
@@ -316,3 +339,42 @@ def test_what_is_taken_out_makes_nothing_new() -> None:
     assert b"\xc2\x9b" not in tamer.feed(b"\xc2\x07\x9b31mRED") + tamer.feed(b"\xc2\xc2\x9b\x9bx") + tamer.end()
     tamer = Tamer()
     assert b"##[" not in tamer.feed(b"#\x00") + tamer.feed(b"#[error]x") + tamer.end()
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [("abc", 3), ("日本", 4), ("é", 1), ("e\u0301", 1), ("ไทยกำลังทดสอบ", 12), ("\u1112\u1161\u11ab", 2), ("", 0)],
+)  # fmt: skip
+def test_columns(text: str, columns: int) -> None:
+    assert report_text.width_of(text) == columns
+    assert report_text.width_of(report_text.padded(text, 20)) == 20
+
+
+def test_names_of_any_width_line_up() -> None:
+    shown = Live(None, colour=False, terminal=False, env={}, width=12)  # type: ignore[arg-type]
+    for name in ("a", "日本語", "éé", "ไทย"):
+        prefix = shown._prefixer(name, "stdout").feed(b"x\n").decode()
+        assert report_text.width_of(prefix.partition("|")[0]) == 13
+
+
+def test_after_a_signal_nothing_cancelled_is_the_first_failure() -> None:
+    cancelled = result("a", report.cancelled("cancelled by SIGINT"))
+    failed = result("b", report.exited(1))
+    assert report.Report(results=(cancelled,)).first_failure is cancelled
+    assert report.Report(results=(cancelled,), interrupted=2).first_failure is None
+    assert report.Report(results=(cancelled, failed), interrupted=2).first_failure is failed
+
+
+@pytest.mark.parametrize(("env", "told"), [({"GITHUB_ACTIONS": "true"}, "::error title=a::exit 3\n"), ({}, "")])
+def test_quiet_annotates_where_that_is_read(env: dict[str, str], told: str) -> None:
+    async def show(fd: int) -> None:
+        screen = Screen(fd)
+        shown = Output(screen, colour=False, terminal=False, env=env)
+        await shown.finished(result("a", report.exited(3)))
+        await screen.flush()
+        screen.close()
+
+    fd = os.memfd_create("shown")
+    asyncio.run(show(fd))
+    assert os.pread(fd, 1 << 16, 0).decode() == told
+    os.close(fd)

@@ -13,6 +13,8 @@ import pytest
 import report_folders as folders
 from conftest import ended_jobs
 
+from guntainer import errors, report
+
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -149,3 +151,53 @@ def test_damage_is_told_and_the_report_is_made(results: Path, tmp_path: Path) ->
 
 def test_help_and_completion() -> None:
     assert "--against" in run("--help").stdout
+
+
+@pytest.mark.parametrize("env", ["GITHUB_ACTIONS", "TF_BUILD", "TEAMCITY_VERSION"])
+def test_a_folder_from_elsewhere_commands_no_ci_system(tmp_path: Path, env: str) -> None:
+    """Ids and reasons in there are anybody's, and a step that reports them may have rights that theirs had not."""
+    bad = "::error file=a::pwned"
+    whole = folders.batch(
+        folders.result(bad, exit=report.setup_failed(errors.HostError("##vso[task.setvariable]x"))),
+        folders.result("##teamcity[x]"),
+    )
+    folder = folders.write(tmp_path / "r", whole)
+    entry = {"id": bad, "folder": "##vso[y]"}
+    (folder / "batch.json").write_text(json.dumps({"version": 1, "wall_ns": 1, "jobs": [entry, {"id": "##vso[z]"}]}))
+    for words in ((), ("--json", "-")):
+        done = run(folder, *words, env={**os.environ, "PYTHONPATH": str(PROJECT), env: "true"})
+        assert done.returncode == 0 and "pwned" in done.stdout
+        text = (done.stdout + done.stderr).replace("\r", "\n")
+        assert "##vso[" not in text and "##teamcity[" not in text
+        assert env != "GITHUB_ACTIONS" or not [line for line in text.split("\n") if line.lstrip().startswith("::")]
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    folder = folders.write(tmp_path / "r", folders.batch(folders.result("a", wall_ns=1)))
+    (folder / "batch.json").unlink()
+    os.mkdir(os.fsencode(folder) + b"/\xff")
+    done = run(folder)
+    assert done.returncode == 0 and "1 job: 1 ok" in done.stdout and "UnicodeEncodeError" not in done.stderr
+
+
+def test_one_long_name_does_not_widen_all_lines(tmp_path: Path) -> None:
+    names = ["x" * 5000, *(f"job-{n}" for n in range(2000))]
+    done = run(folders.write(tmp_path / "r", folders.batch(*map(folders.result, names))))
+    assert done.returncode == 0 and "x" * 5000 in done.stdout and len(done.stdout) < 1 << 20
+
+
+def test_as_many_attempts_as_anybody_reads(tmp_path: Path) -> None:
+    folder = folders.write(tmp_path / "r", folders.batch(folders.result("a", wall_ns=1)))
+    path = folder / "a" / "result.json"
+    values = json.loads(path.read_text())
+    values["attempts"] = [{"reason": "exit", "code": 1}] * 50_000
+    path.write_text(json.dumps(values))
+    done = run(folder, "--json", "-")
+    assert len(ended_jobs(done.stdout)[0]["attempts"]) == 1000
+
+
+def test_an_unknown_reason_has_its_place(tmp_path: Path) -> None:
+    folder = folders.write(tmp_path / "r", folders.batch(folders.result("a", wall_ns=1)))
+    path = folder / "a" / "result.json"
+    path.write_text(path.read_text().replace('"reason": "exit"', '"reason": "ok"'))
+    assert 'a/result.json: unknown reason "ok"' in run(folder).stderr

@@ -149,7 +149,7 @@ def test_it_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        writing.write(str(target), pieces(), option="--html")
+        writing.Target(str(target), option="--html").write(pieces())
     assert target.read_text() == "before"
     assert os.listdir(tmp_path) == ["page.html"]
 
@@ -158,7 +158,7 @@ def test_a_full_disk_is_one_line() -> None:
     with pytest.raises(
         errors.GuntainerError, match="--html /dev/full: No space left on device; the report is not written"
     ):
-        writing.write("/dev/full", [b"x"], option="--html")
+        writing.Target("/dev/full", option="--html").write([b"x"])
 
 
 def test_a_pipe_is_written_to_as_it_is(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_pipe_is_written_to_as_it_is(tmp_path: Path) -> None:
     got: list[bytes] = []
     reader = threading.Thread(target=lambda: got.append(path.read_bytes()))
     reader.start()
-    writing.write(str(path), [b"a", b"b"], option="--html")
+    writing.Target(str(path), option="--html").write([b"a", b"b"])
     reader.join(10)
     assert got == [b"ab"]
     assert os.listdir(tmp_path) == ["pipe"]
@@ -178,7 +178,7 @@ def test_what_can_not_be_written_is_found_out_before(tmp_path: Path, path: str) 
     (tmp_path / "file").touch()
     (tmp_path / "link.html.new").symlink_to("file")
     with pytest.raises(errors.UsageError, match="--html"):
-        writing.try_to_write(str(tmp_path / path), option="--html")
+        writing.Target(str(tmp_path / path), option="--html")
     assert sorted(os.listdir(tmp_path)) == ["file", "link.html.new"]
 
 
