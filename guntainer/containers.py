@@ -96,8 +96,10 @@ class Containers:
                 self._note_rung(job, outcome)
                 return outcome.replace(notes=(*outcome.notes, *late_notes)) if late_notes else outcome
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._results.settle(timing.stdout, timing.stderr)
+            changed = self._results.changed(timing.stdout, timing.stderr)
+            if changed:
+                with anyio.CancelScope(shield=True):
+                    await self._results.restore(changed)
 
     async def _run(
         self, job: Job, rootfs: Rootfs, timing: Timing, launcher: Launcher, *, joined: bool = False

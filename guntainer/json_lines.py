@@ -43,7 +43,7 @@ import json
 import re
 
 from guntainer import events
-from guntainer.report_text import json_object
+from guntainer.report_text import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,15 +61,18 @@ def line(event: events.Event, *, exit_code: int | None = None) -> bytes:
     Args:
         exit_code: of a BatchFinished, where it is not what follows from its report alone.
     """
-    found = _values(event)
-    if found is None:
-        return b""
-    name, values = found
-    if exit_code is not None and "exit_code" in values:
-        values["exit_code"] = exit_code
-    text = json.dumps({"event": name, "at_ns": event.at_ns, **values})
+    if isinstance(event, events.JobFinished):
+        text = f'{{"event": "job-finished", "at_ns": {event.at_ns}, {json_text(event.result)[1:]}'
+    else:
+        found = _values(event)
+        if found is None:
+            return b""
+        name, values = found
+        if exit_code is not None and "exit_code" in values:
+            values["exit_code"] = exit_code
+        text = json.dumps({"event": name, "at_ns": event.at_ns, **values})
     if "\\ud" in text:  # perhaps half of a pair, as names that are not UTF-8 have: many readers take none
-        text = json.dumps(_whole({"event": name, "at_ns": event.at_ns, **values}))
+        text = json.dumps(_whole(json.loads(text)))
     # written so that no CI system sees a command in it: the same text for whoever reads JSON
     return re.sub("#(?=#)", r"\\u0023", text).encode() + b"\n"
 
@@ -88,8 +91,6 @@ def _whole(value: Any) -> Any:
 
 def _values(event: events.Event) -> tuple[str, dict[str, Any]] | None:
     match event:
-        case events.JobFinished():
-            return "job-finished", json_object(event.result)
         case events.JobStarted():
             return "job-started", {"id": event.id}
         case events.JobRetrying():

@@ -165,6 +165,19 @@ def json_object(result: report.Result) -> dict[str, Any]:
     }
 
 
+_last: tuple[report.Result, str] | None = None
+
+
+def json_text(result: report.Result) -> str:
+    """`json_object` as JSON, in ASCII; of the last result it is known: a file and a line are written of each."""
+    global _last
+    if _last is None or _last[0] is not result:
+        import json
+
+        _last = result, json.dumps(json_object(result))
+    return _last[1]
+
+
 def _attempt(attempt: report.Attempt) -> dict[str, Any]:
     exit_ = attempt.exit
     return {

@@ -94,18 +94,25 @@ class Results:
             return open_log(path, flags)
         return open_log(path.removeprefix(f"{self.path}/"), flags, self.folder().open)
 
-    async def settle(self, *paths: str) -> None:
-        """The containers that had these logs have ended: they are there, and plain files of ours, as they were made."""
+    def changed(self, *paths: str) -> list[str]:
+        """Logs that are not there, or not as they were made: for `restore`. Their containers have ended."""
+        found = []
         for path in set(paths):
             try:
-                is_plain = _is_plain(os.lstat(path))
+                if _is_plain(os.lstat(path)):
+                    continue
             except OSError:
-                is_plain = False
-            if not is_plain:
-                try:
-                    await self._restored(path)
-                except OSError as error:
-                    self._note(f"a log can not be read: {errors.describe_oserror(error)}")
+                pass
+            found.append(path)
+        return found
+
+    async def restore(self, paths: list[str]) -> None:
+        """Make them plain files of ours again, and empty ones where there is nothing."""
+        for path in paths:
+            try:
+                await self._restored(path)
+            except OSError as error:
+                self._note(f"a log can not be read: {errors.describe_oserror(error)}")
 
     async def _restored(self, path: str) -> None:
         """Its owner may have become another, or its mode: a container is root over its own stdout.
@@ -163,14 +170,12 @@ class Results:
         """result.json, where there is a folder for it. Without a thread: it is small, and there may be thousands."""
         if self.path is None:
             return
-        import json
-
-        from guntainer.report_text import json_object
+        from guntainer.report_text import json_text
 
         try:
             job = self.folder().below(folder_name(result.id))
             try:
-                resultsfolder.write(job, "result.json", json.dumps(json_object(result)) + "\n")
+                resultsfolder.write(job, "result.json", json_text(result) + "\n")
                 self.folder().end(job)
             finally:
                 os.close(job)

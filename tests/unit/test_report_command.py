@@ -158,7 +158,7 @@ def test_a_folder_from_elsewhere_commands_no_ci_system(tmp_path: Path, env: str)
     """Ids and reasons in there are anybody's, and a step that reports them may have rights that theirs had not."""
     bad = "::error file=a::pwned"
     whole = folders.batch(
-        folders.result(bad, exit=report.setup_failed(errors.HostError("##vso[task.setvariable]x"))),
+        folders.result(bad).replace(exit=report.setup_failed(errors.HostError("##vso[task.setvariable]x"))),
         folders.result("##teamcity[x]"),
     )
     folder = folders.write(tmp_path / "r", whole)
