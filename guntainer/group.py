@@ -27,13 +27,15 @@ _MOST_NAMED = 100
 class _Needed:
     """A job that others wait for."""
 
-    __slots__ = ("failed", "good")
+    __slots__ = ("blamed", "failed", "good")
 
-    def __init__(self) -> None:
+    def __init__(self, id_: str) -> None:
         self.good = False
-        """It was successful, or may fail."""
+        """It was successful, or may fail; and so was all that it needed, as on GitHub."""
+        self.blamed = id_
+        """Whose fault it is where it is not good."""
         self.failed = False
-        """It has failed, or one that it needed has."""
+        """It has failed, or one that it needed has, however far above."""
 
 
 class _Gate:
@@ -49,7 +51,7 @@ class _Gate:
         """One of them has failed."""
         self.settled = False
         self.bad: str | None = None
-        """The first that is not good."""
+        """Whose fault it is that not all of them are good."""
         self.named: tuple[str, ...] = ()
         """They in few words, once somebody asks."""
 
@@ -74,7 +76,7 @@ class Group:
         self._order = {job.id: number for number, job in enumerate(jobs)}
         if len(self._order) < len(jobs):
             raise ValueError("two jobs have the same id")
-        self._needed = {id_: _Needed() for id_ in dict.fromkeys(id_ for job in jobs for id_ in job.needs)}
+        self._needed = {id_: _Needed(id_) for id_ in dict.fromkeys(id_ for job in jobs for id_ in job.needs)}
         self._gates = {id(job.needs): _Gate(job.needs) for job in jobs if job.needs}
         self._users: dict[str, list[_Gate]] = {id_: [] for id_ in self._needed}
         self._check_needs()
@@ -85,6 +87,8 @@ class Group:
         self._scopes: dict[str, tuple[Job, anyio.CancelScope]] = {}
         self._why: dict[str, str] = {}
         self._conditions: dict[str, Condition] = {}
+        self._running_keys: set[str] | None = None
+        """Keys of jobs of which not all cells are left out, once somebody asks."""
         for job in jobs:
             if job.condition != _PLAIN:
                 self._condition(job)
@@ -201,7 +205,7 @@ class Group:
             if not gate.ended.is_set():
                 await gate.ended.wait()
             if not gate.settled:
-                gate.bad = next((id_ for id_ in job.needs if not self._needed[id_].good), None)
+                gate.bad = next((self._needed[id_].blamed for id_ in job.needs if not self._needed[id_].good), None)
                 gate.settled = True
             bad, failed = gate.bad, gate.failed
         if job.condition == _PLAIN:
@@ -221,16 +225,28 @@ class Group:
         needed = self._needed.get(job.id)
         if needed is None:
             return
-        # one cell that is left out by its own condition takes nobody with it
-        left_out = result.exit.reason == report.SKIPPED and job.condition != _PLAIN and self._condition(job).never
-        needed.good = result.ok or result.allowed or left_out
-        above = bool(job.needs) and self._gates[id(job.needs)].failed
-        needed.failed = (result.bad and result.exit.reason != report.CANCELLED) or above
+        own = result.ok or result.allowed or self._is_left_out(job, result)
+        above = self._gates[id(job.needs)] if job.needs else None
+        needed.good = own and (above is None or above.bad is None)
+        if own and above is not None and above.bad is not None:
+            needed.blamed = above.bad
+        needed.failed = (result.bad and result.exit.reason != report.CANCELLED) or (above is not None and above.failed)
         for gate in self._users[job.id]:
             gate.failed |= needed.failed
             gate.left -= 1
             if not gate.left:
                 gate.ended.set()
+
+    def _is_left_out(self, job: Job, result: report.Result) -> bool:
+        """Whether its own condition takes one cell out of a matrix that has others: that takes nobody with it."""
+        if result.exit.reason != report.SKIPPED or not self._is_never(job):
+            return False
+        if self._running_keys is None:
+            self._running_keys = {_key(one) for one in self.jobs if not self._is_never(one)}
+        return _key(job) in self._running_keys
+
+    def _is_never(self, job: Job) -> bool:
+        return job.condition != _PLAIN and self._condition(job).never
 
 
 def _key(job: Job) -> str:

@@ -106,10 +106,44 @@ def test_conditions(graph: Graph, traces: Traces) -> None:
     traces.check()
 
 
-def test_what_is_left_out_by_its_own_condition_takes_nobody_with_it(graph: Graph, traces: Traces) -> None:
-    jobs = [graph.job("a"), graph.job("b", condition="false"), graph.job("next", needs=("a", "b"))]
-    assert graph.run(*jobs) == {"a": "ok", "b": "skipped", "next": "ok"}
+def test_a_cell_that_is_left_out_takes_nobody_with_it(graph: Graph, traces: Traces) -> None:
+    """But a job that is left out as a whole does, as on GitHub; and so does a cell where something above it has failed."""
+    jobs = [
+        graph.job("m (1)", key="m", matrix=(("n", "1"),)),
+        graph.job("m (2)", key="m", matrix=(("n", "2"),), condition="false"),
+        graph.job("after m", needs=("m (1)", "m (2)")),
+        graph.job("all (1)", key="all", matrix=(("n", "1"),), condition="false"),
+        graph.job("after all", needs=("all (1)",)),
+        graph.job("alone", condition="false"),
+        graph.job("after alone", needs=("m (1)", "alone")),
+    ]
+    assert graph.run(*jobs) == {
+        "m (1)": "ok", "m (2)": "skipped", "after m": "ok", "all (1)": "skipped", "after all": "skipped",
+        "alone": "skipped", "after alone": "skipped",
+    }  # fmt: skip
+    assert graph.result("after alone").exit.message == "skipped: alone did not run"
     assert graph.report.exit_code == 0
+    traces.check()
+
+
+def test_success_and_failure_are_of_all_that_is_above(graph: Graph, traces: Traces) -> None:
+    """GitHub: a job that runs after a failure, by always(), does not make those good that need it."""
+    jobs = [
+        graph.job("bad", "exit 3"),
+        graph.job("nevertheless", needs=("bad",), condition="always()"),
+        graph.job("by success", needs=("nevertheless",)),
+        graph.job("by failure", needs=("nevertheless",), condition="failure()"),
+        graph.job("cell (1)", key="cell", needs=("bad",)),
+        graph.job("cell (2)", key="cell", needs=("bad",), condition="false"),
+        graph.job("after the cell", needs=("cell (2)",)),
+        graph.job("shaky", "exit 1", allow_failure=True),
+        graph.job("after shaky", needs=("shaky",)),
+    ]
+    assert graph.run(*jobs) == {
+        "bad": "failed", "nevertheless": "ok", "by success": "skipped", "by failure": "ok", "cell (1)": "skipped",
+        "cell (2)": "skipped", "after the cell": "skipped", "shaky": "failed", "after shaky": "ok",
+    }  # fmt: skip
+    assert graph.result("by success").exit.message == "skipped: bad failed"
     traces.check()
 
 
