@@ -138,8 +138,13 @@ def named(paths: list[str]) -> str:
     return ", ".join(printable("/" + path) for path in paths[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def none_match(artifacts: Artifacts) -> str:
-    """What is said where nothing was found."""
-    return f"no file matches {', '.join(artifacts.paths[:_MOST_NAMED])}" + (
-        " …" if len(artifacts.paths) > _MOST_NAMED else ""
-    )
+def none_found(artifacts: Artifacts, notes: tuple[str, ...]) -> str:
+    """What is said where nothing was taken.
+
+    Args:
+        notes: why not, of what did match.
+    """
+    if notes:
+        return "none could be taken: " + "; ".join(note.removeprefix("artifacts").lstrip(": ") for note in notes)
+    more = " …" if len(artifacts.paths) > _MOST_NAMED else ""
+    return f"no file matches {', '.join(artifacts.paths[:_MOST_NAMED])}{more}"

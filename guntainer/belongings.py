@@ -10,7 +10,7 @@ import os
 import anyio
 
 from guntainer import errors, report, runfolder, workspace
-from guntainer.artifacts import Taking, none_match
+from guntainer.artifacts import Taking, none_found
 from guntainer.jobs.model import Mount
 from guntainer.jobs.names import folder_name
 from guntainer.masking import Patterns
@@ -19,7 +19,7 @@ from guntainer.store.folders import CacheFolders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from guntainer.assembly import Ground
     from guntainer.container import Outcome
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _TAKING_S = 600.0
 """How long taking artifacts may last: whoever names files in a container could draw it out."""
+_LOOK_AGAIN_S = 0.1
 
 
 class Shared:
@@ -40,13 +41,22 @@ class Shared:
     Args:
         secrets: name → value.
         results: where artifacts are put.
+        note: told, perhaps many times, of what jobs wait for.
     """
 
-    def __init__(self, store: Store, ground: Ground, secrets: Mapping[str, bytes], results: Results) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ground: Ground,
+        secrets: Mapping[str, bytes],
+        results: Results,
+        note: Callable[[str], None],
+    ) -> None:
         self.ground = ground
         self.secrets = secrets
         self._cache = CacheFolders(store)
-        self._opening = anyio.Lock()
+        self._note = note
+        self._opening: dict[str, anyio.Lock] = {}
         self.copied: set[str] = set()
         """Folders over which there can be no overlay."""
         self.results = results
@@ -58,19 +68,31 @@ class Shared:
         return workspace.inside(source, (*self._places, os.path.dirname(self.ground.run().path)))
 
     async def cache_folder(self, key: str) -> str:
-        """The host folder of a key; the first time in a thread, since somebody may be removing it.
+        """The host folder of a key; waits for who removes it, which keeps nobody from another one.
 
         Raises:
             StoreError: it can not be made.
         """
-        async with self._opening:
-            return self._cache.held(key) or await in_thread(self._cache.open, key)
+        async with self._opening.setdefault(key, anyio.Lock()):
+            if path := self._cache.held(key):
+                return path
+            text = ""  # said at the second look: who lists the store takes the lock for a moment
+            while not (path := await in_thread(self._cache.open_nowait, key)):
+                if text:
+                    self._note(text)
+                text = f"waiting for cache folder {key!r}: its lock is held, as `guntainer store rm` and `prune` do"
+                await anyio.sleep(_LOOK_AGAIN_S)
+            return path
 
     def patterns(self, job: Job) -> Patterns | None:
-        """What is to be masked in a job's output; None: nothing."""
-        if not job.secrets:
+        """What is to be masked in whatever a job and its services print: the secrets of all of them; None: nothing.
+
+        A service may show what the job has told it, and the other way round.
+        """
+        wanted = {secret.name for one in (job, *(service.job for service in job.services)) for secret in one.secrets}
+        if not wanted:
             return None
-        names = tuple(secret.name for secret in job.secrets if secret.name in self.secrets)
+        names = tuple(sorted(wanted & self.secrets.keys()))
         if names not in self._patterns:
             self._patterns[names] = Patterns(self.secrets[name] for name in names)
         return self._patterns[names]
@@ -172,10 +194,9 @@ class Belongings:
         if taken is None:
             return self._without(outcome, why)
         files = tuple(report.Artifact(path=path, size_bytes=size) for path, size in taken.files)
-        outcome = outcome.replace(artifacts=files, notes=(*outcome.notes, *taken.notes))
         if files or wanted.if_none == "ignore":
-            return outcome
-        return self._without(outcome, f"artifacts: {none_match(wanted)}")
+            return outcome.replace(artifacts=files, notes=(*outcome.notes, *taken.notes))
+        return self._without(outcome, f"artifacts: {none_found(wanted, taken.notes)}")
 
     def _without(self, outcome: Outcome, why: str) -> Outcome:
         """What a job without any artifact has come to."""

@@ -84,7 +84,7 @@ class Collecting:
         read = [Pattern(text, cwd) for text in patterns]
         self._wanted = [one for one in read if not one.excludes]
         self._unwanted = [one for one in read if one.excludes]
-        self._roots = roots
+        self._roots = [*roots, *_as_the_container_sees_them(roots)]
         self._results, self._job, path = into
         self._folder = f"{path}/{self._job}/artifacts"
         self._into = self._out = -1
@@ -286,6 +286,25 @@ class Collecting:
     def _refuse(self, path: str, why: str) -> None:
         if len(self.refused) < _MOST_TOLD:
             self.refused.setdefault(path, why)
+
+
+def _as_the_container_sees_them(roots: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Mounts whose places go by links of the rootfs, at the places that these lead to: /var/run/ws is /run/ws."""
+    (_, top), *mounts = roots
+    found = []
+    for place, fd in mounts:
+        try:
+            below = syscalls.openat2(top, place, os.O_PATH, resolve=abi.RESOLVE_IN_ROOT | abi.RESOLVE_NO_MAGICLINKS)
+        except OSError:
+            continue  # the container has changed what was there
+        try:
+            start, end = (os.readlink(f"/proc/self/fd/{one}").rstrip("/") for one in (top, below))
+        finally:
+            os.close(below)
+        seen = end.removeprefix(start).strip("/")
+        if end.startswith(f"{start}/") and seen not in ("", place):
+            found.append((seen, fd))
+    return found
 
 
 def _why(error: OSError, place: str) -> str:

@@ -113,6 +113,8 @@ class Container:
         self._ended: asyncio.Future[tuple[int, Any]] | None = None
         self._killed = False
         self._belongings: Belongings | None = None
+        self.notes: tuple[str, ...] = ()
+        """Of one that was stopped from outside: what it got otherwise than asked for, which its outcome would have said."""
         self.running_ns = 0
         """When its command was executed, by the monotonic clock; 0: not yet."""
         self.ended_ns = 0
@@ -135,6 +137,9 @@ class Container:
                 outcome = await self._attempt(isolation, copy=copy)
             except errors.NamespaceRefused as refused:
                 outcome = Outcome(exit=report.setup_failed(refused), isolation=isolation)
+            except asyncio.CancelledError:
+                self.notes = (*notes, *self.notes)
+                raise
             error = outcome.exit.error
             if self._belongings is not None and (note := self._belongings.refused(error)):
                 notes = (*notes, note)
@@ -243,6 +248,9 @@ class Container:
             if self._belongings is None or outcome.exit.error is not None:
                 return outcome
             return await self._belongings.taken(outcome, made.spec["process"]["cwd"])
+        except asyncio.CancelledError:
+            self.notes = (*self._ungranted(given.cgroup), *network_notes, *((stdio.cut,) if stdio.cut else ()))
+            raise
         finally:
             await self._take_back(given)
             stdio.close()
@@ -272,16 +280,22 @@ class Container:
         """What its limits have done to it, and which of them are not in force."""
         from guntainer.cgroups.usage import verdict
 
-        granted = self._ground.granted(self._job.limits)
+        outcome = outcome.replace(notes=(*self._ungranted(cgroup), *outcome.notes))
         if cgroup is None:
-            return outcome.replace(notes=(*granted.notes, *outcome.notes))
+            return outcome
         used = cgroup.usage()
         return outcome.replace(
             exit=verdict(outcome.exit, used, self._job.limits),
             used=used,
             limits=tuple(cgroup.limits.items()),
-            notes=(*granted.notes, *cgroup.notes, *outcome.notes),
         )
+
+    def _ungranted(self, cgroup: Cgroup | None) -> tuple[str, ...]:
+        """Which of its limits are not in force, and why."""
+        if self._job.limits == NO_LIMITS:
+            return ()
+        granted = self._ground.granted(self._job.limits).notes
+        return (*granted, *cgroup.notes) if cgroup is not None else tuple(granted)
 
     async def _take_back(self, given: Handover) -> None:
         """What was handed over, when nobody uses it any more."""

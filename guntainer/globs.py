@@ -25,25 +25,25 @@ class Pattern:
 
     Args:
         text: as the job file has it.
-        cwd: the folder that it is seen from, where it is not absolute.
+        cwd: the folder that it is seen from, where it is not absolute; nothing in its name means anything.
     """
 
     def __init__(self, text: str, cwd: str) -> None:
         self.text = text
         self.excludes = text.startswith(EXCEPT)
         text = text.removeprefix(EXCEPT)
-        whole = text if text.startswith("/") else f"{cwd}/{text}"
+        above = [] if text.startswith("/") else [part for part in cwd.split("/") if part not in ("", ".")]
         parts: list[str] = []
-        for part in whole.split("/"):
+        for part in text.split("/"):
             if part not in ("", ".") and [part] != parts[-1:] * (part == _ANY_FOLDERS):
                 parts.append(part)
         literal = next((n for n, part in enumerate(parts) if _MAGIC.search(part)), len(parts))
-        self.base = "/".join(parts[:literal])
+        self.base = "/".join([*above, *parts[:literal]])
         """The folder, or the file, that all that matches is in or is."""
-        self._depth = len(parts)
+        self._depth = len(above) + len(parts)
         self._deep = _ANY_FOLDERS in parts
-        self._anywhere = parts[:1] == [_ANY_FOLDERS]
-        self._runs = list(_runs(parts))
+        self._anywhere = not above and parts[:1] == [_ANY_FOLDERS]
+        self._runs = list(_runs([*map(re.escape, above)], parts))
 
     def __repr__(self) -> str:
         return f"Pattern({self.text!r})"
@@ -64,9 +64,13 @@ class Pattern:
         return self._deep or (folder.count("/") + 1 if folder else 0) < self._depth or self.matches(folder)
 
 
-def _runs(parts: list[str]) -> Iterator[re.Pattern[str]]:
-    """What stands before, between and after the `**`: an expression each, of whole names."""
-    begin, run = _BEGIN, []
+def _runs(above: list[str], parts: list[str]) -> Iterator[re.Pattern[str]]:
+    """What stands before, between and after the `**`: an expression each, of whole names.
+
+    Args:
+        above: expressions of the names that come first.
+    """
+    begin, run = _BEGIN, [*above]
     for part in [*parts, _ANY_FOLDERS]:
         if part != _ANY_FOLDERS:
             run.append(_component(part))

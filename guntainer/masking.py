@@ -1,98 +1,89 @@
 """Secrets kept out of what is shown: each of their occurrences in a stream of bytes becomes `***`.
 
-What is looked for of a secret: itself; of one with several lines each line; its base64, wherever it begins in what was
-encoded; its URL-encoded and its JSON form. What does not hold any of these comes out as it went in. Pure: values are given.
+What is looked for of a secret is in `spellings`. What does not hold any of it comes out as it went in. Pure: values are
+given.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import re
-import urllib.parse
+import sys
 
 from guntainer import errors
+from guntainer.spellings import forms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+    from typing import Literal
 
     from guntainer.report import Exit
 
+    Code = Literal["Q", "I", "H"]
+
 STARS = b"***"
 _PROBE_BYTES = 64
+_BLOCKS: tuple[tuple[Code, int], ...] = (("Q", 8), ("I", 4), ("H", 2))
+"""Sizes of blocks for words of 15, 7 and 3 bytes or more."""
 LEAST_BYTES = 4
 """What is shorter stands in texts that have nothing to do with it."""
 MOST_BYTES = 64 << 10
-_MOST_PLAIN = 48  # words that are sooner looked for one by one
-
-
-def forms(secret: bytes) -> set[bytes]:
-    """Everything that is looked for of one secret."""
-    found = {secret, *secret.splitlines(), *(line.strip() for line in secret.splitlines())}
-    found |= _base64(secret)
-    for encode in (urllib.parse.quote, urllib.parse.quote_plus):
-        quoted = encode(secret, safe="")
-        found |= {quoted.encode(), re.sub("%..", lambda m: m[0].lower(), quoted).encode()}
-    found.add(urllib.parse.quote(secret).encode())
-    try:
-        found.add(json.dumps(secret.decode())[1:-1].encode())
-        found.add(json.dumps(secret.decode(), ensure_ascii=False)[1:-1].encode())
-    except UnicodeDecodeError:
-        pass  # JSON can not hold it
-    return {form for form in found if len(form) >= LEAST_BYTES}
-
-
-def _base64(secret: bytes) -> set[bytes]:
-    """What of its base64 does not depend on what stands before and after it, for each place in a group of three bytes."""
-    found = {base64.b64encode(secret), base64.urlsafe_b64encode(secret)}
-    for before in range(3):
-        whole = bytes(before) + secret
-        first = -(-before * 8 // 6)
-        last = len(whole) * 8 // 6
-        for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            found.add(encode(whole)[first:last])
-    return found
+_MOST_PLAIN = 8  # words that are sooner looked for one by one
 
 
 class Patterns:
     """What is looked for, of any number of secrets; for any number of streams."""
 
     def __init__(self, secrets: Iterable[bytes]) -> None:
-        words = {form for secret in secrets for form in forms(secret)}
+        words = {form for secret in secrets for form in forms(secret, LEAST_BYTES)}
         # the longest first: at one place it is the one that counts
         self._words = sorted(words, key=lambda word: (-len(word), word))
-        self._search = _compiled(self._words).search if words else None
+        self._match = _compiled(self._words).match if words else None
+        self._plain: list[bytes] = []
+        self._sieves: list[_Sieve] = []
+        self._choose()
         self._heads: dict[bytes, list[bytes]] = {}
         for word in self._words:
             self._heads.setdefault(word[:LEAST_BYTES], []).append(word)
-        self._longest = max(map(len, words), default=0)
+        self._beginnings = {head[:length] for head in self._heads for length in range(1, LEAST_BYTES)}
+
+    def _choose(self) -> None:
+        """How each word is looked for."""
+        longer = sys.maxsize
+        for code, size in _BLOCKS:
+            least, most = 2 * size - 1, longer
+            those = [word for word in self._words if least <= len(word) < most]
+            if len(those) <= _MOST_PLAIN:
+                self._plain += those
+            else:
+                self._sieves.append(_Sieve(those, code, size))
+            longer = least
 
     def __bool__(self) -> bool:
-        return self._search is not None
+        return self._match is not None
 
     def __repr__(self) -> str:
         return f"Patterns({len(self._words)})"
 
-    def are_in(self, data: bytes) -> bool:
-        """Whether there is an occurrence."""
-        if self._search is None:
-            return False
-        if len(self._words) <= _MOST_PLAIN:  # a search for one word is the faster one by far
-            return any(word in data for word in self._words)
-        return self._search(data) is not None
-
-    def find(self, data: bytes, at: int) -> tuple[int, int] | None:
-        """The first occurrence from `at` on, and of those that begin there the longest."""
-        found = self._search(data, at) if self._search is not None else None
-        return found.span() if found else None
+    def occurrences(self, data: bytes) -> list[tuple[int, int]]:
+        """(begin, end) of each, in their order; of those that begin at one place the longest. They may overlap."""
+        if self._match is None:
+            return []
+        places: set[int] = set()
+        for word in self._plain:
+            at = data.find(word)
+            while at >= 0:
+                places.add(at)
+                at = data.find(word, at + 1)
+        for sieve in self._sieves:
+            places.update(sieve.places(data))
+        return [found.span() for at in sorted(places) if (found := self._match(data, at)) is not None]
 
     def unfinished(self, data: bytes) -> int:
         """Where at the end of `data` the first occurrence begins that may go on; its length where there is none."""
-        start = max(0, len(data) - self._longest + 1)
         best = len(data)
         for head, words in self._heads.items():
-            at = data.find(head, start)
+            at = data.find(head, max(0, len(data) - len(words[0]) + 1))
             while 0 <= at < best:
                 # almost all of them differ soon: the whole end is compared only where its beginning is right
                 probe, left = data[at : at + _PROBE_BYTES], len(data) - at
@@ -101,7 +92,7 @@ class Patterns:
                     break
                 at = data.find(head, at + 1)
         for length in range(min(LEAST_BYTES - 1, len(data)), 0, -1):
-            if len(data) - length < best and any(head.startswith(data[-length:]) for head in self._heads):
+            if len(data) - length < best and data[-length:] in self._beginnings:
                 best = len(data) - length
         return best
 
@@ -111,7 +102,7 @@ class Patterns:
 
     def mask(self, text: str) -> str:
         """A text as it may be shown."""
-        if self._search is None:
+        if self._match is None:
             return text
         how = "surrogateescape"
         try:
@@ -121,6 +112,35 @@ class Patterns:
         masker = self.stream()
         masked = masker.feed(data) + masker.end()
         return text if masked == data else masked.decode("utf-8", how)
+
+
+class _Sieve:
+    """Where words may be, in one look at each block of `size` bytes: wherever a word lies, it has one of these for itself.
+
+    Args:
+        words: of 2·size - 1 bytes or more.
+        code: of a number of this size, as struct has it.
+    """
+
+    def __init__(self, words: list[bytes], code: Code, size: int) -> None:
+        self._code = code
+        self._size = size
+        self._offsets: dict[int, set[int]] = {}
+        """A block → where in words it begins."""
+        for word in words:
+            for offset in range(size):
+                block = int.from_bytes(word[offset : offset + size], sys.byteorder)
+                self._offsets.setdefault(block, set()).add(offset)
+
+    def places(self, data: bytes) -> Iterator[int]:
+        """Where one may begin."""
+        blocks = memoryview(data)[: len(data) // self._size * self._size].cast(self._code).tolist()
+        if self._offsets.keys().isdisjoint(blocks):  # most often
+            return
+        for number, block in enumerate(blocks):
+            for offset in self._offsets.get(block, ()):
+                if number * self._size >= offset:
+                    yield number * self._size - offset
 
 
 def _compiled(words: list[bytes]) -> re.Pattern[bytes]:
@@ -174,16 +194,13 @@ class Masker:
         """What is shown of the first `upto` bytes; the others are held."""
         shown: list[bytes] = []
         end = self._masked
-        if not self._patterns.are_in(data):  # most often
-            self._masked, self._held = max(0, end - upto), data[upto:]
-            return data[end:upto]
-        found = self._patterns.find(data, 0)
-        while found is not None and found[0] < upto:
-            if found[0] >= end:
-                shown += (data[end : found[0]], STARS)
+        for begin, stop in self._patterns.occurrences(data):
+            if begin >= upto:
+                break
+            if begin >= end:
+                shown += (data[end:begin], STARS)
             # else the two overlap: what is of either is hidden
-            end = max(end, found[1])
-            found = self._patterns.find(data, found[0] + 1)
+            end = max(end, stop)
         if end < upto:
             shown.append(data[end:upto])
         self._masked = max(0, end - upto)

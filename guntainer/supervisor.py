@@ -327,7 +327,7 @@ class Supervisor:
         if self._ground.belongings is None and any(one.has_belongings for one in jobs):
             from guntainer.belongings import Shared
 
-            self._ground.belongings = Shared(self._store, self._ground, self._secrets, self._results)
+            self._ground.belongings = Shared(self._store, self._ground, self._secrets, self._results, self._note)
 
     async def _prepare_services(self, job: Job) -> None:
         """Whatever can be had before a slot, so that none is held meanwhile.

@@ -42,6 +42,7 @@ STOREYS = [
         "deaf",
         "rootfs",
         "masking",
+        "spellings",
         "globs",
         "secret_values",
         "errand",

@@ -9,16 +9,15 @@ import os
 
 import anyio
 
-from guntainer import errors, faults, planner, processes, report
+from guntainer import errors, planner, processes
+from guntainer.services.tried import KEPT_BYTES, Said, ended
 from guntainer.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from guntainer.container import Container
     from guntainer.jobs.model import Service
-    from guntainer.launcher.client import Child, Launcher
+    from guntainer.launcher.client import Child
     from guntainer.masking import Patterns
     from guntainer.services.pod import Pod
 
@@ -29,8 +28,6 @@ TRY_S = 5.0
 _STARTING_S = 0.01
 _STDIO = planner.Stdio(stdin=0, stdout=1, stderr=1)
 _LOOPBACK = {_socket.AF_INET: "127.0.0.1", _socket.AF_INET6: "::1"}
-_SECRET_BYTES = 64 << 10  # the most that one may have: it may begin before the tail
-_TAIL_BYTES = 4096
 _SHOWN = 300
 
 
@@ -46,21 +43,18 @@ class Readiness:
     """Looks at one service.
 
     Args:
-        said: the path of a file for what the command prints.
-        secret: what is masked in that; None: nothing.
+        secret: what is masked in what its command prints; None: nothing.
     """
 
-    def __init__(self, service: Service, pod: Pod, said: Callable[[], str], secret: Patterns | None = None) -> None:
+    def __init__(self, service: Service, pod: Pod, secret: Patterns | None = None) -> None:
         self._secret = secret
         self._service = service
         self._pod = pod
-        self._make_said = said
-        self._said = ""
         self.last = "its command has not been executed"
         """Why it was not ready at the last look."""
 
     async def wait(self, container: Container) -> None:
-        """Look until it is ready."""
+        """Look until it is ready; where nobody has said what that means, it is when its command has been executed."""
         while not self._executed(container):
             await anyio.sleep(_STARTING_S)
         self.last = f"no answer of {_shown(self._service.ready)}" if self._service.ready else "no answer"
@@ -116,10 +110,13 @@ class Readiness:
         child, plan = container.running
         command = self._service.ready
         fds: list[int] = []
+        said: Said | None = None
         try:
-            self._open(container, child, fds)
+            said = Said(self._secret)
+            self._open(container, child, said, fds)
             made = planner.inside(plan, command, _STDIO, target=2, cgroup=3 if len(fds) > 3 else -1)
-            exit_ = await _ended(self._pod.launcher, made, fds)
+            exit_ = await ended(self._pod.launcher, made, fds, TRY_S, child.target)
+            last = last_lines(said.end(), 1)
         except OSError as error:
             return Look(ready=False, why=errors.describe_oserror(error))
         except errors.Exhausted as error:
@@ -127,52 +124,25 @@ class Readiness:
         finally:
             for fd in fds:
                 os.close(fd)
+            if said is not None:
+                said.close()
         if exit_ is not None and exit_.ok:
             return Look(ready=True)
         if exit_ is not None and exit_.error is not None:
             return Look(ready=False, why=exit_.error.message)
         how = f"no answer in {TRY_S:g} s" if exit_ is None else exit_.describe()
-        last = tail(self._said, 1, self._secret)
         return Look(ready=False, why=f"{how} of {_shown(command)}" + (f": {last}" if last else ""))
 
-    def _open(self, container: Container, child: Child, fds: list[int]) -> None:
+    def _open(self, container: Container, child: Child, said: Said, fds: list[int]) -> None:
         """Its streams, then copies of what leads to the container, which may end meanwhile."""
-        self._said = self._said or self._make_said()
         fds.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
-        fds.append(os.open(self._said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600))
+        fds.append(said.handed_over())
         pid = self._executed(container)
         fds.append(os.dup(child.pidfd) if pid == child.pid else os.pidfd_open(pid))
         if pid != child.pid and pid not in processes.descendants(child.pid):
             raise ProcessLookupError(errno.ESRCH, "its command has ended")  # the number may be another's by now
         if child.target.cgroup is not None:
             fds.append(os.dup(child.target.cgroup.fd))
-
-
-async def _ended(launcher: Launcher, plan: planner.Plan, fds: list[int]) -> report.Exit | None:
-    """Launch, and how it has ended; None: not in time. Whatever happens, it has been waited for."""
-    child = await launcher.launch(plan, fds)
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[int] = loop.create_future()
-    loop.add_reader(child.pidfd, _reap, child, ended)
-    try:
-        with anyio.move_on_after(TRY_S):
-            await asyncio.shield(ended)
-    finally:
-        with anyio.CancelScope(shield=True):
-            late = not ended.done()
-            if late:
-                child.target.send(9)
-                await asyncio.wait({ended})
-            launcher.forget(child)
-    return None if late else faults.exit_of(ended.result(), child.zygote.faults, child.launch_id, child.operations)
-
-
-def _reap(child: Child, ended: asyncio.Future[int]) -> None:
-    asyncio.get_running_loop().remove_reader(child.pidfd)
-    try:
-        ended.set_result(os.waitpid(child.pid, 0)[1])
-    except ChildProcessError:
-        ended.set_result(9)  # somebody else of this process has waited for it
 
 
 async def _connects(sock: _socket.socket, address: tuple[str, int]) -> bool:
@@ -196,26 +166,23 @@ def _shown(command: tuple[str, ...]) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def tail(path: str, lines: int, secret: Patterns | None = None) -> str:
-    """The last lines of a file as one: `listening; ready`; "" where there are none. Nothing in it can act on a terminal.
-
-    Args:
-        secret: what is masked, before anything is cut off.
-    """
-    most = _TAIL_BYTES + (_SECRET_BYTES if secret is not None else 0)
+def tail(path: str, lines: int) -> str:
+    """The last lines of a file as one; "" where there are none."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return ""
     try:
-        data = os.pread(fd, most, max(0, os.fstat(fd).st_size - most))
+        data = os.pread(fd, KEPT_BYTES, max(0, os.fstat(fd).st_size - KEPT_BYTES))
     except OSError:
         return ""
     finally:
         os.close(fd)
-    text = data.decode(errors="surrogateescape" if secret is not None else "replace")
-    if secret is not None:
-        text = secret.mask(text)[-_TAIL_BYTES:]
-    found = [" ".join(line.split()) for line in text.splitlines()]
+    return last_lines(data, lines)
+
+
+def last_lines(data: bytes, lines: int) -> str:
+    """`listening; ready`: nothing in it can act on a terminal."""
+    found = [" ".join(line.split()) for line in data.decode(errors="replace").splitlines()]
     shown = "; ".join([line for line in found if line][-lines:])
     return "".join(sign if sign.isprintable() else "?" for sign in shown)[-_SHOWN:]

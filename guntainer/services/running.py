@@ -95,6 +95,8 @@ class Services:
         self._all: list[_Running] = []
         self.notes: list[str] = []
         """What has happened to them while the job ran."""
+        self.lacks: list[str] = []
+        """What each has got otherwise than asked for, when all have ended."""
 
     async def run(self, command: Callable[[Pod], Awaitable[Outcome]]) -> Outcome:
         """Start all, wait until they are ready, run the job's own container by `command`, stop them.
@@ -124,9 +126,10 @@ class Services:
                         ending.shield = True
                         self.notes += pod.notes
                         self._stop()
+            self.lacks = [f"service {one.name}: {note}" for one in self._all for note in one.lacks]
         finally:
             for one in self._all:
-                one.remove_files()
+                one.remove_log()
         if failed is not None or outcome is None:
             raise failed or AssertionError("neither an outcome nor an error")
         return outcome
@@ -172,8 +175,10 @@ class _Running:
         self._pod = pod
         self._around = around
         self._tell = tell
+        belongings = around.ground.belongings
+        self._secret = belongings.patterns(owner) if belongings is not None else None
         self._log, self._log_is_kept = around.log(owner.id, service.name)
-        self._said = ""
+        self._container: Container | None = None
         self.scope = anyio.CancelScope(shield=True)
         """What stops the job does not reach it: the job's own container ends before it."""
         self.ready = False
@@ -193,14 +198,12 @@ class _Running:
 
     async def _run(self, rootfs: Rootfs) -> None:
         around = self._around
-        belongings = around.ground.belongings
-        secret = belongings.patterns(self._job) if belongings is not None else None
-        container = Container(
+        self._container = container = Container(
             rootfs.job(self._job),
             rootfs,
             around.ground,
             self._pod.launcher,
-            lambda: Stdio(self._job.stdin, self._log, self._log, None, secret, around.opener),
+            lambda: Stdio(self._job.stdin, self._log, self._log, None, self._secret, around.opener),
             lambda text: around.note(f"{self._job.id}: {text}"),
             joined=self._pod.joined,
         )
@@ -217,9 +220,7 @@ class _Running:
 
     async def _watch(self, container: Container) -> None:
         """Until it is ready, or has had its time."""
-        belongings = self._around.ground.belongings
-        secret = belongings.patterns(self._job) if belongings is not None else None
-        readiness = Readiness(self._service, self._pod, self._file_of_said, secret)
+        readiness = Readiness(self._service, self._pod, self._secret)
         limit_s = self._service.ready_timeout_s
         try:
             with anyio.move_on_after(limit_s) as limit:
@@ -233,6 +234,13 @@ class _Running:
             self._error = error
         self._tell()
 
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What it has got otherwise than asked for, when it has ended."""
+        if self.outcome is not None:
+            return self.outcome.notes
+        return self._container.notes if self._container is not None else ()
+
     def end(self) -> str:
         """How it has ended by itself; "": it has not."""
         if self._error is not None:
@@ -240,7 +248,7 @@ class _Running:
         return self.outcome.exit.describe() if self.outcome is not None else ""
 
     def check(self) -> None:
-        """Raises what keeps it from becoming ready.
+        """See whether something keeps it from becoming ready.
 
         Raises:
             Exhausted, HostError: it has failed.
@@ -251,6 +259,9 @@ class _Running:
             exit_ = self.outcome.exit
             if exit_.error is not None:
                 raise self._in_words(exit_.error)
+            if not self._service.ready and self._service.ready_port is None:
+                self.ready = True  # it was launched, however soon it has ended
+                return
             raise errors.HostError(
                 f"service {self.name} ended before it was ready: {exit_.describe()}{self._last_lines()}"
             )
@@ -269,16 +280,10 @@ class _Running:
         lines = tail(self._log, _LINES)
         return f"; its last lines: {lines}" if lines else "; it has printed nothing"
 
-    def _file_of_said(self) -> str:
-        """For what its readiness command prints: beside our own files, where no container can be in the way."""
-        self._said = f"{self._around.ground.run().path}/ready-{id(self):x}"
-        return self._said
-
-    def remove_files(self) -> None:
-        """What nobody has asked to keep."""
-        for path in (self._said, "" if self._log_is_kept else self._log):
-            try:
-                if path:
-                    os.unlink(path)
-            except OSError:
-                pass
+    def remove_log(self) -> None:
+        """Where nobody has asked to keep it."""
+        try:
+            if not self._log_is_kept:
+                os.unlink(self._log)
+        except OSError:
+            pass

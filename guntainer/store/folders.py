@@ -35,24 +35,27 @@ class CacheFolders:
         """The host folder of a key that was opened before; "": it was not."""
         return self._held[key][0] if key in self._held else ""
 
-    def open(self, key: str) -> str:
-        """The host folder of a key, made where it is missing; waits for who removes it.
+    def open_nowait(self, key: str) -> str:
+        """The host folder of a key, made where it is missing; "" while somebody else removes it, or may.
 
         Raises:
             StoreError: it can not be made.
         """
         if key not in self._held:
             try:
-                self._held[key] = self._opened(key)
+                opened = self._opened(key)
             except OSError as error:
                 raise errors.StoreError(
                     f"cache folder {key!r}: {errors.describe_oserror(error)}",
                     hint="use --store DIR or GUNTAINER_STORE to put it elsewhere",
                     probe="store",
                 ) from None
+            if opened is None:
+                return ""
+            self._held[key] = opened
         return self._held[key][0]
 
-    def _opened(self, key: str) -> tuple[str, int]:
+    def _opened(self, key: str) -> tuple[str, int] | None:
         entry = self._store.entry(name_of(key), CACHE)
         for _ in range(_TRIES):
             os.makedirs(entry, 0o700, exist_ok=True)
@@ -60,7 +63,13 @@ class CacheFolders:
                 lock = os.open(f"{entry}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except FileNotFoundError:
                 continue  # it was removed meanwhile
-            fcntl.flock(lock, fcntl.LOCK_SH)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(lock)
+                if isinstance(error, BlockingIOError):
+                    return None
+                raise
             if not os.fstat(lock).st_nlink:
                 os.close(lock)
                 continue

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
 
 from guntainer.store.entries import LINKS, USED, all_entries, goal_of, listed, named_layers, use_of
-from guntainer.store.lookup import IMAGE, KINDS, LAYER
+from guntainer.store.lookup import CACHE, IMAGE, KINDS, LAYER
 from guntainer.store.remove import remove_tree
 
 TYPE_CHECKING = False
@@ -146,17 +147,38 @@ def remove_entry(path: str, needed: Callable[[], bool] | None = None) -> bool:
             return False  # a lock without a name is that of an entry which another process has just removed
         if needed is not None and needed():
             return False
-        for name in ("meta", "lock"):
-            try:
-                os.unlink(f"{path}/{name}")
-            except FileNotFoundError:
-                pass
-        remove_tree(path)
+        if os.path.basename(os.path.dirname(path)) == CACHE:
+            _remove_folder(path)
+        else:
+            _unlink(path, "meta", "lock")
+            remove_tree(path)
     except OSError:
         return False
     finally:
         os.close(lock)
     return True
+
+
+def _remove_folder(path: str) -> None:
+    """Remove a folder known by a key. Whoever wants it makes it anew, so its lock tells that it goes until nothing else is left."""
+    _unlink(path, "meta")
+    for name in listed(path):
+        if name != "lock":
+            remove_tree(f"{path}/{name}")
+    _unlink(path, "lock")
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+            raise  # else somebody has it already, with a new lock
+
+
+def _unlink(path: str, *names: str) -> None:
+    for name in names:
+        try:
+            os.unlink(f"{path}/{name}")
+        except FileNotFoundError:
+            pass
 
 
 def tidy(store: Store) -> None:

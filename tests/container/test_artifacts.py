@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -105,6 +106,56 @@ def test_none_match(home: Path, small_archive: Path, guntainer: Run, traces: Tra
     assert outcome()["outcome"] == ("failed" if if_none == "error" else "ok")
     assert outcome()["message"] == (why if if_none == "error" else "")
     assert not Path("out/a/artifacts").exists()
+    traces.check()
+
+
+@pytest.mark.parametrize("if_none", ["warn", "error"])
+def test_none_could_be_taken(home: Path, small_archive: Path, guntainer: Run, traces: Traces, if_none: str) -> None:
+    """That one matches is not denied."""
+    text = f"""[jobs.a]
+run = "echo 12345 > /x"
+artifacts = {{ paths = ["/x"], max-size = 3, if-none = "{if_none}" }}
+"""
+    done = guntainer("batch", "--results", "out", job_file(home, small_archive, text))
+    assert done.returncode == (if_none == "error"), done.stdout + done.stderr
+    why = "artifacts: none could be taken: left out, more than 3 bytes together (max-size): /x"
+    assert (outcome()["message"], outcome()["notes"]) == ((why, []) if if_none == "error" else ("", [why]))
+    traces.check()
+
+
+@pytest.mark.parametrize("target", ["/x[1]", "/*/?"])
+def test_a_working_directory_is_no_pattern(
+    home: Path, small_archive: Path, guntainer: Run, traces: Traces, target: str
+) -> None:
+    (home / "work" / "ws").mkdir()
+    text = f"""[jobs.a]
+workspace = {{ source = "ws", target = "{target}" }}
+run = "mkdir -p /x1 /a/b; echo no > /x1/no.txt; echo no > /a/b/no.txt; echo yes > yes.txt"
+artifacts = ["*.txt"]
+"""
+    done = guntainer("batch", "--results", "out", job_file(home, small_archive, text))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert kept() == {f"{target[1:]}/yes.txt": b"yes\n"}
+    traces.check()
+
+
+def test_a_workspace_behind_a_link(home: Path, small_archive: Path, guntainer: Run, traces: Traces) -> None:
+    """Of the rootfs: /var/run of many is one."""
+    with tarfile.open(small_archive) as small, tarfile.open(home / "linked.tar", "w") as made:
+        for one in small:
+            made.addfile(one, small.extractfile(one) if one.isreg() else None)
+        link = tarfile.TarInfo("var/run")
+        link.type, link.linkname = tarfile.SYMTYPE, "/run"
+        made.addfile(link)
+    (home / "work" / "ws").mkdir()
+    text = """[jobs.a]
+workspace = { source = "ws", target = "/var/run/ws" }
+run = "test $(pwd -P) = /run/ws; echo a > a.txt; echo b > b.bin"
+artifacts = ["*.txt", "/run/ws/*.bin"]
+"""
+    done = guntainer("batch", "--results", "out", job_file(home, home / "linked.tar", text))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.rpartition("/")[2] for path in kept()) == ["a.txt", "b.bin"] and outcome()["notes"] == []
     traces.check()
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -81,8 +87,8 @@ def test_what_sub_ids_own_can_be_removed(
 def test_one_that_is_used_stays(home: Path) -> None:
     store = open_store()
     held = folders.CacheFolders(store)
-    path = held.open("k")
-    assert held.open("k") == path and os.path.isdir(path)
+    path = held.open_nowait("k")
+    assert held.open_nowait("k") == path and os.path.isdir(path)
     assert [one.in_use for one in found()] == [True]
     assert prune.prune(store, everything=True) == []
     held.close()
@@ -91,7 +97,7 @@ def test_one_that_is_used_stays(home: Path) -> None:
     os.utime(f"{store.path}/{found()[0].place}/lock", (0, 0))
     assert len(prune.prune(store, older_than_s=3600)) == 1
     again = folders.CacheFolders(store)
-    assert os.path.isdir(again.open("k"))
+    assert os.path.isdir(again.open_nowait("k"))
     again.close()
 
 
@@ -104,6 +110,56 @@ def test_a_store_that_can_not_be_written(home: Path, small_archive: Path, guntai
     (home / "store" / "folders").write_text("not a folder")
     done = guntainer("batch", path)
     assert done.returncode == 1 and "1 ok, 1 error" in done.stdout and "cache folder 'k': " in done.stdout
+    traces.check()
+
+
+HELD = """[defaults]
+rootfs = "host"
+[jobs.a]
+run = "true"
+cache = [{ key = "k\\u001b", path = "/root/c" }]
+[jobs.b]
+run = "true"
+cache = [{ key = "l", path = "/root/c" }]
+"""
+
+
+def test_whose_lock_is_held_by_others(home: Path, guntainer: Run, traces: Traces) -> None:
+    """That is said; jobs with other keys do not wait, and a signal ends it."""
+    path = home / "work" / "jobs.toml"
+    path.write_text(HELD)
+    entry = home / "store" / "folders" / folders.name_of("k\x1b")
+    assert guntainer("batch", path).returncode == 0
+    (entry,) = (home / "store" / "folders").glob(f"{entry.name}*")
+    with open(entry / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        words = [sys.executable, "-m", "guntainer", "batch", "-j", "2", "--results", "out", str(path)]
+        process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 30
+        while not Path("out/b/result.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 143, out + err
+    assert (out + err).count("waiting for cache folder 'k\\x1b': its lock is held") == 1, out + err
+    assert [json.loads(Path(f"out/{job}/result.json").read_text())["outcome"] for job in "ab"] == ["cancelled", "ok"]
+    traces.check()
+
+
+def test_it_goes_on_when_the_lock_is_free(home: Path, guntainer: Run, traces: Traces) -> None:
+    path = home / "work" / "jobs.toml"
+    path.write_text(HELD)
+    assert guntainer("batch", path).returncode == 0
+    (entry,) = (home / "store" / "folders").glob(f"{folders.name_of(chr(108))}*")
+    lock = os.open(entry / "lock", os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    threading.Timer(1, os.close, (lock,)).start()
+    done = guntainer("batch", path)
+    assert done.returncode == 0 and "waiting for cache folder 'l'" in done.stdout + done.stderr, done
     traces.check()
 
 
@@ -138,7 +194,9 @@ def test_who_removes_one_and_who_wants_it(home: Path) -> None:
     try:
         for _ in range(100):
             folders_ = folders.CacheFolders(store)
-            path = Path(folders_.open("k"))
+            while not (opened := folders_.open_nowait("k")):
+                time.sleep(0.001)
+            path = Path(opened)
             for number in range(5):
                 (path / f"{number}").write_text("x")
             assert len(list(path.iterdir())) == 5

@@ -97,6 +97,31 @@ def test_messages_of_our_own(home: Path, small_archive: Path, guntainer: Run, tr
     traces.check()
 
 
+def test_names_of_files_in_notes(home: Path, small_archive: Path, guntainer: Run, traces: Traces) -> None:
+    """Notes escape what could command a terminal, and a secret with that."""
+    value = 'tok-"\u00e4\t-s3cr3t'
+    text = """[jobs.a]
+run = 'mkdir /w; ln -s nowhere "/w/x$TOKEN"'
+secrets = ["TOKEN"]
+artifacts = ["/w/**"]
+"""
+    path = job_file(home, small_archive, text)
+    done = guntainer("batch", "--results", "out", path, env={**os.environ, "MY_TOKEN": value})
+    shown = [done.stdout, done.stderr, Path("out/a/result.json").read_text()]
+    assert done.returncode == 0 and "links that lead nowhere: /w/x***" in shown[2], shown
+    assert not any("s3cr3t" in one for one in shown)
+    traces.check()
+
+
+def test_as_a_shell_shows_it(home: Path, small_archive: Path, guntainer: Run) -> None:
+    text = '[jobs.a]\nrun = "set -x; true \\"$TOKEN\\"; export -p"\nsecrets = ["TOKEN"]\n'
+    path = job_file(home, small_archive, text)
+    env = {**os.environ, "MY_TOKEN": "it's-a-$ecret"}
+    assert guntainer("batch", "--results", "out", path, env=env).returncode == 0
+    shown = Path("out/a/stdout").read_text() + Path("out/a/stderr").read_text()
+    assert shown.count("***") >= 2 and "ecret" not in shown, shown
+
+
 @pytest.mark.parametrize("words", [["--list"], ["-n"], ["--check"]])
 def test_looking_reads_none(home: Path, small_archive: Path, guntainer: Run, words: list[str]) -> None:
     path = job_file(home, small_archive, '[jobs.a]\nrun = "echo $TOKEN"\nsecrets = ["TOKEN"]\n')

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from guntainer import artifacts, collecting
 from guntainer.collecting import Collecting
+from guntainer.jobs.model import Artifacts
 from guntainer.resultsfolder import ResultsFolder
 
 
@@ -22,9 +24,15 @@ def tree(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     os.close(fd)
 
 
-def collect(tree: tuple[Path, int], *patterns: str, most_bytes: int = 1 << 30, cwd: str = "/") -> Collecting:
+def collect(
+    tree: tuple[Path, int],
+    *patterns: str,
+    most_bytes: int = 1 << 30,
+    cwd: str = "/",
+    mounts: Sequence[tuple[str, int]] = (),
+) -> Collecting:
     results = ResultsFolder(str(tree[0].parent / "results"))
-    work = Collecting(patterns, cwd, [("", tree[1])], (results.fd, "job", results.path), most_bytes)
+    work = Collecting(patterns, cwd, [("", tree[1]), *mounts], (results.fd, "job", results.path), most_bytes)
     work.run()
     results.close()
     return work
@@ -57,6 +65,28 @@ def test_folders_that_are_links(tree: tuple[Path, int]) -> None:
     assert collect(tree, "/out/**").files == []
     work = collect(tree, "/real/**")
     assert work.files == [("real/sub/x", 1)] and dict(work.refused) == {"real/loop": "links to folders"}
+
+
+@pytest.mark.parametrize("link", ["/run", "../run", "../../../run"])
+def test_a_mount_whose_place_goes_by_a_link(tree: tuple[Path, int], link: str) -> None:
+    """It is found by the place that is written, and by the one that the container sees."""
+    (tree[0] / "run" / "ws").mkdir(parents=True)
+    (tree[0] / "var").mkdir()
+    (tree[0] / "var" / "run").symlink_to(link)
+    mounted = tree[0].parent / "mounted"
+    mounted.mkdir()
+    (mounted / "x").write_text("x")
+    fd = os.open(mounted, os.O_PATH | os.O_DIRECTORY)
+    try:
+        for pattern, path in (("/var/run/ws/*", "var/run/ws/x"), ("/run/ws/*", "run/ws/x"), ("/run/**", "run/ws/x")):
+            assert collect(tree, pattern, mounts=[("var/run/ws", fd)]).files == [(path, 1)]
+        shutil.rmtree(tree[0] / "run")
+        assert collect(tree, "/var/run/ws/*", mounts=[("var/run/ws", fd)]).files == [("var/run/ws/x", 1)]
+        (tree[0] / "var" / "run").unlink()
+        (tree[0] / "var" / "run").symlink_to(tree[0].parent)  # as if the container had led it elsewhere
+        assert collect(tree, "/**", mounts=[("var/run", fd)]).files == []
+    finally:
+        os.close(fd)
 
 
 def test_nothing_waits(tree: tuple[Path, int]) -> None:
@@ -152,6 +182,16 @@ def test_no_room(tree: tuple[Path, int], monkeypatch: pytest.MonkeyPatch) -> Non
     work = collect(tree, "/*")
     assert work.files == [("a", 1)] and work.stopped == "no space left for /b and what comes after it"
     assert os.listdir(tree[0].parent / "results" / "job" / "artifacts") == ["a"]
+
+
+def test_why_there_are_none() -> None:
+    wanted = Artifacts(paths=("*.whl",))
+    assert artifacts.none_found(wanted, ()) == "no file matches *.whl"
+    notes = tuple(artifacts._notes([("f", "more than 1 MiB together (max-size)")], 1, "it stopped"))
+    assert artifacts.none_found(wanted, notes) == (
+        "none could be taken: left out, more than 1 MiB together (max-size): /f; "
+        "1 FIFO, sockets or devices left out; it stopped"
+    )
 
 
 def test_notes() -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
+import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from guntainer.masking import Patterns
+from guntainer.services.readiness import last_lines
+from guntainer.services.tried import KEPT_BYTES, Said
 from guntainer.stdio import Stdio
 
 SECRET = Patterns([b"hunter2!"])
@@ -79,3 +84,43 @@ def test_a_log_that_can_not_be_written(tmp_path: Path) -> None:
         return stdio.cut
 
     assert "No space left" in asyncio.run(run())
+
+
+# -- what a readiness command prints
+
+
+def said(text: bytes, *secrets: bytes) -> bytes:
+    """The end of a text that a command has printed, as it is kept."""
+
+    async def run() -> bytes:
+        one = Said(Patterns(secrets) if secrets else None)
+        write = one.handed_over()
+        try:
+            writing = asyncio.to_thread(os.write, write, text)
+            await asyncio.wait_for(writing, 20)
+            kept = one.end()
+            for _ in range(20):  # a pipe holds more than is taken at once
+                kept = one.end()
+            return kept
+        finally:
+            os.close(write)
+            one.close()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "encode", [lambda text: text, base64.b64encode, lambda text: urllib.parse.quote(text).encode()]
+)
+@pytest.mark.parametrize("after", [0, 5, 250, 299, 4000, 4090, 5000])
+def test_a_secret_is_masked_before_anything_is_cut_off(encode: Callable[[bytes], bytes], after: int) -> None:
+    """However long the form of it is that was printed."""
+    token = "".join(f"{number:03}/\u00e4&" for number in range(5000)).encode()
+    shown = said(b"could not connect: " + encode(token) + b"." * after, token)
+    assert shown == (b"could not connect: ***" + b"." * after)[-KEPT_BYTES:]
+
+
+def test_what_is_shown_of_it() -> None:
+    assert last_lines(said(b"two  spaces\xff in it\n", b"two  spaces"), 1) == "***\ufffd in it"
+    assert last_lines(said(b"one\n" + b"x" * (1 << 20) + b"\nlast\n"), 1) == "last"
+    assert said(b"") == b""

@@ -51,6 +51,17 @@ def test_where_it_begins(text: str, base: str) -> None:
     assert Pattern(text, "/w").excludes == text.startswith("!")
 
 
+@pytest.mark.parametrize("cwd", ["/x[1]", "/a*/?", "/**", "/!x/**/[!a]", "/[", "/a/./b"])
+def test_where_it_is_seen_from_is_no_pattern(cwd: str) -> None:
+    place = cwd.strip("/").replace("/./", "/")
+    pattern = Pattern("*.txt", cwd)
+    assert pattern.base == place and pattern.matches(f"{place}/a.txt") and not pattern.matches(f"{place}/b/a.txt")
+    assert not any(pattern.matches(f"{other}/a.txt") for other in ("x1", "ab/c", "a", "x", "a/b/c"))
+    deep = Pattern("**/a.txt", cwd)
+    assert deep.base == place and deep.matches(f"{place}/b/c/a.txt") and not deep.matches("x1/a.txt")
+    assert Pattern("!*", cwd).matches(f"{place}/a") and Pattern(".", cwd).matches(f"{place}/a/b")
+
+
 def test_where_there_is_no_use_in_looking() -> None:
     pattern = Pattern("/a/*.d/x", "/")
     assert pattern.may_match_below("a") and pattern.may_match_below("a/b.d")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import urllib.parse
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guntainer import errors, masking, report
+from guntainer import errors, masking, report, spellings
 from guntainer.masking import STARS, Masker, Patterns
 
 
@@ -22,7 +23,7 @@ def masked(secrets: list[bytes], *chunks: bytes) -> bytes:
 def by_the_book(secrets: list[bytes], data: bytes) -> bytes:
     """Byte by byte: what belongs to any occurrence of any form; overlapping occurrences are one."""
     runs: list[list[int]] = []
-    words = {form for secret in secrets for form in masking.forms(secret)}
+    words = {form for secret in secrets for form in spellings.forms(secret, masking.LEAST_BYTES)}
     for at in range(len(data)):
         ends = [at + len(word) for word in words if data.startswith(word, at)]
         if not ends:
@@ -99,6 +100,46 @@ def test_other_ways_to_write_it(encode: object) -> None:
     assert masked([SECRET], b"<" + encode(SECRET.decode()).encode() + b">") == b"<***>"  # type: ignore[operator]
 
 
+QUOTED = {
+    "it's-a-$ecret": [
+        r"""'it'\''s-a-$ecret'""",  # bash: set -x; coreutils
+        """'it'"'"'s-a-$ecret'""",  # dash, busybox, Python's shlex
+        r'''"it's-a-\$ecret"''',  # bash: export -p
+        r"it\'s-a-\$ecret",  # printf %q
+        r"$'it\'s-a-$ecret\n'",  # bash, with what is no character beside it
+    ],
+    "it''s `one` \\x": [
+        r"""'it'\'''\''s `one` \x'""",
+        """'it'"''"'s `one` \\x'""",
+        """'it'"'"''"'"'s `one` \\x'""",
+        r'''"it''s \`one\` \\x"''',
+        r"it\'\'s\ \`one\`\ \\x",
+        r"$'it\'\'s `one` \\x\033'",
+    ],
+    'tok-"ä\t\x1b-s3cr3t': [
+        r"""$'tok-"ä\t\E-s3cr3t'""",
+        r"""$'tok-"\303\244\t\E-s3cr3t'""",
+        r"""'tok-"ä'$'\t\033''-s3cr3t'""",  # coreutils
+        r"""'tok-"ä\t\x1b-s3cr3t'""",  # Python; names in notes of ours
+        r"""b'tok-"\xc3\xa4\t\x1b-s3cr3t'""",
+    ],
+    "a=~b,c{d}!": [r"a=\~b\,c\{d\}\!"],
+    "ends with\t": [r"""'ends with'$'\t'""", r"$'ends with\t'"],
+    "ends with'": [r"""'ends with'\'''""", r"ends\ with\'"],
+}
+
+
+@pytest.mark.parametrize(("secret", "shown"), [(secret, one) for secret, those in QUOTED.items() for one in those])
+def test_as_shells_and_python_quote_it(secret: str, shown: str) -> None:
+    """Quotes may be left of it."""
+    left = masked([secret.encode()], f"+ true {shown}\n".encode()).decode()
+    assert STARS.decode() in left and set(left.removeprefix("+ true ")) <= set("*'\"$b\\n03\n"), left
+
+
+def test_a_line_of_it_as_a_shell_quotes_it() -> None:
+    assert masked([b"first $1\nit's the second"], rb"+ true 'it'\''s the second'") == b"+ true '***'"
+
+
 @given(
     st.lists(st.text("ab\n", min_size=4, max_size=9), min_size=1, max_size=4),
     st.lists(st.text("ab\nc", max_size=12), max_size=12),
@@ -111,7 +152,7 @@ def test_any_cut_is_as_none(secrets: list[str], chunks: list[str]) -> None:
 @given(st.lists(st.binary(min_size=4, max_size=40), max_size=3), st.lists(st.binary(max_size=200), max_size=8))
 def test_other_bytes_are_as_they_were(secrets: list[bytes], chunks: list[bytes]) -> None:
     whole = b"".join(chunks)
-    if not any(form in whole for secret in secrets for form in masking.forms(secret)):
+    if not any(form in whole for secret in secrets for form in spellings.forms(secret, masking.LEAST_BYTES)):
         assert masked(secrets, *chunks) == whole
 
 
@@ -140,6 +181,25 @@ def test_hundreds_of_lines() -> None:
     assert masker.feed(b"a line 0007 of the secret, line 9999 of the secret\n") == (b"a ***, line 9999 of the secret\n")
     nested = Patterns([b"\n".join(b"a" * length for length in range(4, 361))])
     assert Masker(nested).feed(b"x" + b"a" * 360 + b"y") == b"x***y"
+
+
+@given(
+    st.lists(st.text("ab\n", min_size=4, max_size=20), min_size=20, max_size=40),
+    st.lists(st.text("ab\nc", max_size=30), max_size=8),
+)
+def test_many_are_found_as_few_are(secrets: list[str], chunks: list[str]) -> None:
+    values, parts = [one.encode() for one in secrets], [one.encode() for one in chunks]
+    assert masked(values, *parts) == by_the_book(values, b"".join(parts))
+
+
+def test_many_are_not_looked_for_one_by_one() -> None:
+    lines = b"\n".join(os.urandom(24).hex().encode() for _ in range(300))
+    patterns = Patterns([lines, *(os.urandom(length) for length in (5, 9) * 30)])
+    assert len(patterns._words) > 400 and len(patterns._plain) <= 3 * masking._MOST_PLAIN
+    for word in patterns._words:
+        for before in range(9):
+            data = b"\xfe" * before + word
+            assert patterns.occurrences(data)[0] == (before, len(data))
 
 
 def test_a_text_and_an_exit() -> None:
@@ -173,4 +233,4 @@ def test_what_can_not_be_a_secret(value: bytes, why: str) -> None:
 
 def test_what_can() -> None:
     assert masking.check("T", b"abcd", "it") == b"abcd"
-    assert repr(Patterns([b"hunter2!"])) == f"Patterns({len(masking.forms(b'hunter2!'))})"
+    assert repr(Patterns([b"hunter2!"])) == f"Patterns({len(spellings.forms(b'hunter2!', masking.LEAST_BYTES))})"
