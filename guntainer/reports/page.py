@@ -39,6 +39,7 @@ MOST_ALL = 28 << 20
 _BLOCK = 1 << 20
 _ASSETS = os.path.join(os.path.dirname(__file__), "assets")
 _SCRIPTS = ("base", "ansi", "logs", "grid", "timeline", "table", "panel", "search", "main")
+_DARK = ':root[data-theme="dark"] {'
 _POLICY = (
     "default-src 'none'; script-src {script}; style-src {style}; img-src data:; base-uri 'none'; form-action 'none'"
 )
@@ -73,7 +74,7 @@ def pieces(
     comparison: Comparison | None = None,
 ) -> Iterator[bytes]:
     """The page, a part at a time: what it takes of memory is a block of logs and the table of jobs."""
-    style = _asset("page.css")
+    style = _style()
     script = "(() => {\n'use strict';\n" + "".join(_asset(f"{name}.js") for name in _SCRIPTS) + "})();\n"
     above, below = _asset("page.html").split("<!--content-->\n")
     title = a_report.name or a_report.file or "guntainer"
@@ -98,6 +99,13 @@ def pieces(
 def _asset(name: str) -> str:
     with open(os.path.join(_ASSETS, name), encoding="utf-8") as file:
         return file.read()
+
+
+def _style() -> str:
+    """The dark colours stand in it twice: chosen, and asked for by the system before our script or without it."""
+    text = _asset("page.css")
+    dark = text[text.index(_DARK) + len(_DARK) :].partition("}")[0]
+    return f"{text}@media screen and (prefers-color-scheme: dark) {{ :root:not([data-theme]) {{{dark}}} }}\n"
 
 
 def _digest(text: str) -> str:

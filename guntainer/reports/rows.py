@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from guntainer.report import Attempt, Report, Result
-    from guntainer.reports.compare import Comparison
+    from guntainer.reports.compare import Change, Comparison
     from guntainer.reports.logs import Logs
     from guntainer.reports.page import History
 
@@ -112,6 +112,7 @@ def _row(
         "isolation": result.isolation,
         "userns": result.userns,
         "scratch": result.scratch,
+        "earlier": report.EARLIER in result.notes,
         "notes": [shown(text) for text in result.notes[:_MOST_LIST]],
         "needs": [shown(text) for text in result.needs[:_MOST_LIST]],
         "attempts": [_attempt(one) for one in result.attempts[:_MOST_LIST]],
@@ -134,13 +135,20 @@ def _run(run: Mapping[str, Any]) -> list[Any]:
     return [_ms(wall_ns) if good and wall_ns is not None else 0, outcome if outcome in OUTCOMES else "ok"]
 
 
+def _became(change: Change) -> str:
+    """In words, with the minus sign that the page has elsewhere."""
+    said = words(change)
+    both_good = change.before is not None and change.after is not None and change.before.ok and change.after.ok
+    return said.replace("(-", "(−") if both_good else shown(said)
+
+
 def of_comparison(comparison: Comparison) -> dict[str, Any]:
     """Each part that has jobs, and what became of these."""
     return {
         "before": shown(comparison.before_name),
         "walls": [_ms(comparison.before_wall_ns), _ms(comparison.after_wall_ns)],
         "parts": [
-            [name, [[shown(change.id), words(change), change.after is not None] for change in changes]]
+            [name, [[shown(change.id), _became(change), change.after is not None] for change in changes]]
             for name, changes in comparison.parts()
             if changes
         ],

@@ -2,194 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 import report_folders as folders
+from browser_page import LOGS, Open, Page, small
 
-from guntainer import report, reports
 from guntainer.reports.compare import compare
 
 pytestmark = pytest.mark.browser
-
-WIDE, HIGH = 1280, 900
-Open = Callable[..., "Page"]
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A browser of this module's own."""
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("no browser here: install chromium and chromium-driver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    home = tmp_path_factory.mktemp("browser")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(shutil.which("chromium"))
-    words = ["--headless=new", f"--window-size={WIDE},{HIGH}", f"--user-data-dir={home}", "--disable-dev-shm-usage"]
-    words += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
-    if os.getuid() == 0 or not _sandbox():
-        words.append("--no-sandbox")
-    for word in words:
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    driver.execute_cdp_cmd("Network.enable", {})
-    yield driver
-    driver.quit()
-
-
-def _sandbox() -> bool:
-    """Chromium's own sandbox wants user namespaces."""
-    import subprocess
-
-    return subprocess.run(["unshare", "-Ur", "true"], capture_output=True).returncode == 0
-
-
-class Page:
-    """A page that has been opened, with what a test asks of it."""
-
-    def __init__(self, driver: Any, url: str) -> None:
-        self._driver = driver
-        self.url = url
-        self.script = driver.execute_script
-
-    def all(self, selector: str) -> list[Any]:
-        return list(self._driver.find_elements("css selector", selector))
-
-    def one(self, selector: str) -> Any:
-        return self._driver.find_element("css selector", selector)
-
-    def texts(self, selector: str) -> list[str]:
-        return list(
-            self.script("return [...document.querySelectorAll(arguments[0])].map(e => e.textContent)", selector)
-        )
-
-    def until(self, what: Callable[[], Any], seconds: float = 10) -> Any:
-        """What it gives, once that is something."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            found = what()
-            if found:
-                return found
-            time.sleep(0.03)
-        raise AssertionError("that did not happen")
-
-    def type(self, selector: str, text: str) -> None:
-        self.script(
-            "const e = document.querySelector(arguments[0]); e.value = arguments[1]; e.dispatchEvent(new Event('input'))",
-            selector,
-            text,
-        )
-
-    def press(self, key: str) -> None:
-        from selenium.webdriver.common.action_chains import ActionChains
-
-        ActionChains(self._driver).send_keys(key).perform()
-
-    def panel(self) -> str:
-        return str(self.script("const t = document.getElementById('panel-title'); return t ? t.textContent : ''"))
-
-    def log(self) -> str:
-        return "\n".join(self.until(lambda: self.texts("#panel .log .ln")))
-
-    def complaints(self) -> list[str]:
-        """What the browser has to say: errors, and whatever the policy kept from happening."""
-        return [
-            entry["message"] for entry in self._driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")
-        ]
-
-    def requests(self) -> list[str]:
-        """Everything that was asked of anybody since the page was opened."""
-        import json
-
-        events = [json.loads(entry["message"])["message"] for entry in self._driver.get_log("performance")]
-        return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-
-
-@pytest.fixture
-def opened(chromium: Any, tmp_path: Path) -> Iterator[Open]:
-    """Write a page and open it; at the end nothing may have gone wrong in it, nor been fetched."""
-    pages: list[Page] = []
-
-    def make(whole: report.Report, logs: Any = None, *, part: str = "", **settings: Any) -> Page:
-        folder = tmp_path / f"r{len(pages)}"
-        folders.write(folder, whole, logs)
-        reports.write_html(str(folder / "report.html"), whole, str(folder), **settings)
-        chromium.get("about:blank")
-        page = Page(chromium, (folder / "report.html").as_uri())
-        page.complaints()
-        page.requests()
-        chromium.get(page.url + part)
-        page.until(lambda: page.script("return document.documentElement.dataset.ready === 'yes'"))
-        pages.append(page)
-        return page
-
-    yield make
-    for page in pages[-1:]:
-        assert page.complaints() == []
-        assert {url.partition("#")[0] for url in page.requests() if not url.startswith("data:image/svg+xml")} <= {
-            page.url
-        }
-        assert page.script("return window.hacked") is None
-        page.script("localStorage.clear()")
-        chromium.get("about:blank")
-
-
-def small(**settings: Any) -> report.Report:
-    """Every outcome, in a matrix of three axes, and jobs without one."""
-    outcomes = [
-        "ok",
-        "flaky",
-        "failed",
-        "timeout",
-        "oom",
-        "pids-limit",
-        "error",
-        "cancelled",
-        "skipped",
-        "ok",
-        "ok",
-        "ok",
-    ]
-    results = [
-        folders.result("build", wall_ns=10**9, slot=0),
-        folders.result("docs", "failed", allow_failure=True, wall_ns=10**8, slot=1),
-    ]
-    for number, outcome in enumerate(outcomes):
-        axes = (("distro", f"d{number // 4}"), ("python", f"3.{number // 2 % 2}"), ("flags", f"f{number % 2}"))
-        results.append(
-            folders.result(
-                f"test ({', '.join(value for _, value in axes)})",
-                outcome,
-                matrix=axes,
-                begin_ns=10**9,
-                prepare_ns=10**8,
-                queue_ns=number * 10**7,
-                launch_ns=10**6,
-                wall_ns=(number + 1) * 10**8 if outcome not in ("error", "cancelled", "skipped") else 0,
-                slot=number % 3,
-                needs=("build",),
-                notes=("a note",) if number == 2 else (),
-                artifacts=(report.Artifact(path="dist/a b.whl", size_bytes=7),) if number == 2 else (),
-            )
-        )
-    return folders.batch(*results, **settings)
-
-
-LOGS = {
-    "test (d0, 3.1, f0)": (
-        b"plain \x1b[1;31mbold red\x1b[0m \x1b[38;2;1;2;3mtrue\x1b[0m\nprogress 1\rprogress 2\nneedle in the hay\n",
-        b"an error needle\n",
-    )
-}
 
 
 def test_it_opens_with_everything_in_place(opened: Open) -> None:
@@ -242,7 +65,7 @@ def test_a_log_has_its_colours(opened: Open) -> None:
     colours = page.script(
         "return [...document.querySelectorAll('#panel .ln span')].map(e => e.style.color).filter(Boolean)"
     )
-    assert colours == ["rgb(1, 2, 3)"]
+    assert colours == ["rgb(1, 200, 3)"]
     page.type("#panel .tabs input", "NEEDLE")
     page.until(lambda: page.texts("#panel mark.now") == ["needle"])
 
@@ -306,15 +129,15 @@ def test_a_deep_link_to_nobody(opened: Open, part: str) -> None:
 def test_the_keys(opened: Open) -> None:
     page = opened(small(), part="#job=build")
     page.press("j")
-    page.until(lambda: page.panel() == "docs")
+    page.until(lambda: page.panel() == "test (d0, 3.0, f0)")
     page.press("k")
     page.until(lambda: page.panel() == "build")
     page.press("\ue00c")  # Esc
     page.until(lambda: page.panel() == "")
     page.press("j")
-    assert page.texts("#table tr.here td.c-job") == ["docs"]
+    assert page.texts("#table tr.here td.c-job") == ["test (d0, 3.0, f0)"]
     page.press("\ue007")  # Enter
-    page.until(lambda: page.panel() == "docs")
+    page.until(lambda: page.panel() == "test (d0, 3.0, f0)")
 
 
 def test_dark_and_light(opened: Open) -> None:

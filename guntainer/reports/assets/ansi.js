@@ -1,33 +1,49 @@
-// Text with ANSI sequences as lines of runs: [text, classes, colour, background]. ECMA-48 and xterm's ctlseqs, of which SGR is
-// obeyed, and a carriage return; everything else that begins with ESC is left out. No sequence reaches over a line's end.
+// Text with ANSI sequences as lines of runs: [text, [classes, colour, background]]. ECMA-48 and xterm's ctlseqs, of which SGR is
+// obeyed, and carriage return and backspace; everything else that begins with ESC is left out. No sequence reaches over a line's end.
 
-const SEQUENCE = /\u001b\[([0-?]*)[ -/]*([@-~])|\u001b\][^\u0007\u001b\n]*(?:\u0007|\u001b\\)?|\u001b[PX^_][^\u001b\n]*(?:\u001b\\)?|\u001b[ -/]*[0-~]|\r*\n|\r/g;
+const SEQUENCE = /\u001b\[([0-?]*)([ -/]*)([@-~])|\u001b\][^\u0007\u001b\n]*(?:\u0007|\u001b\\)?|\u001b[PX^_][^\u001b\n]*(?:\u001b\\)?|\u001b[ -/]*[0-~]|\r+\n?|\n|\u0008+/g;
+
+const LEAST_LIGHT = 0.14; // relative luminance, as WCAG has it: a contrast of 3
 
 function blank() {
   return { fg: null, bg: null, bold: false, dim: false, italic: false, under: false, inverse: false, strike: false };
 }
 
+// A colour is a number of the first 16, or [red, green, blue].
 function cube(number) {
   if (number < 16) return number;
-  if (number > 231) { const grey = 8 + (number - 232) * 10; return `rgb(${grey},${grey},${grey})`; }
+  if (number > 231) return Array(3).fill(8 + (number - 232) * 10);
   const part = (value) => (value ? 55 + value * 40 : 0);
   const from = number - 16;
-  return `rgb(${part(Math.floor(from / 36))},${part(Math.floor(from / 6) % 6)},${part(from % 6)})`;
+  return [part(Math.floor(from / 36)), part(Math.floor(from / 6) % 6), part(from % 6)];
 }
 
-// 38 and 48: what follows says which colour. Returns it, and how many numbers it took.
+// 38, 48 and 58 (of the underline): what follows says which colour. Returns it, and how many numbers it took.
 function extended(codes, at) {
   const byte = (value) => Math.min(255, Math.max(0, value | 0));
   if (codes[at] === 5) return [cube(byte(codes[at + 1])), 2];
-  if (codes[at] === 2) return [`rgb(${byte(codes[at + 1])},${byte(codes[at + 2])},${byte(codes[at + 3])})`, 4];
+  if (codes[at] === 2) return [[1, 2, 3].map((next) => byte(codes[at + next])), 4];
   return [null, 1];
 }
 
+// A parameter with parts of its own, as ISO 8613-6 has them: 4:3 a curly underline, 38:5:N and 38:2:SPACE:R:G:B colours, where
+// many write no colour space.
+function obeyParts(state, [code, kind, ...rest]) {
+  if (code === 4) state.under = kind !== 0;
+  else if (code === 38 || code === 48) {
+    const [colour] = extended([kind, ...(kind === 2 && rest.length > 3 ? rest.slice(1) : rest)], 0);
+    if (code === 38) state.fg = colour; else state.bg = colour;
+  }
+}
+
 function obey(state, text) {
-  const codes = text.split(/[;:]/).slice(0, 64).map((word) => parseInt(word, 10) || 0);
+  const number = (word) => parseInt(word, 10) || 0;
+  const words = text.split(';').slice(0, 64);
+  const codes = words.map(number);
   for (let at = 0; at < codes.length; at += 1) {
     const code = codes[at];
-    if (code === 0) Object.assign(state, blank());
+    if (words[at].includes(':')) obeyParts(state, words[at].split(':').slice(0, 8).map(number));
+    else if (code === 0) Object.assign(state, blank());
     else if (code === 1) state.bold = true;
     else if (code === 2) state.dim = true;
     else if (code === 3) state.italic = true;
@@ -44,12 +60,20 @@ function obey(state, text) {
     else if (code >= 40 && code <= 47) state.bg = code - 40;
     else if (code >= 100 && code <= 107) state.bg = code - 92;
     else if (code === 49) state.bg = null;
-    else if (code === 38 || code === 48) {
+    else if (code === 38 || code === 48 || code === 58) {
       const [colour, took] = extended(codes, at + 1);
-      if (code === 38) state.fg = colour; else state.bg = colour;
+      if (code === 38) state.fg = colour; else if (code === 48) state.bg = colour;
       at += took;
     }
   }
+}
+
+// Text on the log's own ground, which is dark: as light as it must be for that.
+function lifted(colour) {
+  const light = ([red, green, blue]) => 0.2126 * (red / 255) ** 2.2 + 0.7152 * (green / 255) ** 2.2 + 0.0722 * (blue / 255) ** 2.2;
+  let shown = colour;
+  for (let white = 0; light(shown) < LEAST_LIGHT; white += 1 / 16) shown = colour.map((value) => Math.round(value + (255 - value) * white));
+  return shown;
 }
 
 // A state as what an element needs; null where that is nothing.
@@ -62,8 +86,28 @@ function look(state) {
   for (const [key, letter] of [['bold', 'b'], ['dim', 'd'], ['italic', 'i'], ['under', 'u'], ['strike', 's']]) {
     if (state[key]) classes.push(`s-${letter}`);
   }
-  const colours = [typeof fg === 'string' ? fg : '', typeof bg === 'string' ? bg : ''];
+  const colours = [bg === null && Array.isArray(fg) ? lifted(fg) : fg, bg].map((one) => (Array.isArray(one) ? `rgb(${one})` : ''));
   return classes.length || colours[0] || colours[1] ? [classes.join(' '), ...colours] : null;
+}
+
+// Take so many characters from the end of a line.
+function takeBack(runs, count) {
+  while (count > 0 && runs.length) {
+    const last = runs[runs.length - 1];
+    const left = last[0].length - count;
+    count = -left;
+    if (left > 0) last[0] = last[0].slice(0, left); else runs.pop();
+  }
+}
+
+// Neighbours that look the same, as one.
+function joined(runs) {
+  const made = [];
+  for (const run of runs) {
+    const last = made[made.length - 1];
+    if (last && last[1] === run[1]) last[0] += run[0]; else made.push(run);
+  }
+  return made;
 }
 
 function linesOf(text) {
@@ -71,22 +115,23 @@ function linesOf(text) {
   const state = blank();
   let style = null;
   let runs = [];
-  let back = false; // a carriage return: what comes next writes over the line
+  let back = 0; // characters over which what comes next is written; all after a carriage return
   const add = (piece) => {
     if (!piece) return;
-    if (back) { runs = []; back = false; }
-    const last = runs[runs.length - 1];
-    if (last && last[1] === style) last[0] += piece; else runs.push([piece, style]);
+    if (back === Infinity) runs = []; else takeBack(runs, back);
+    back = 0;
+    runs.push([piece, style]);
   };
   let at = 0;
   for (const found of text.matchAll(SEQUENCE)) {
     add(text.slice(at, found.index));
     at = found.index + found[0].length;
-    if (found[0].endsWith('\n')) { lines.push(runs); runs = []; back = false; } else if (found[0] === '\r') back = true;
-    else if (found[2] === 'm') { obey(state, found[1]); style = look(state); }
+    if (found[0].endsWith('\n')) { lines.push(joined(runs)); runs = []; back = 0; } else if (found[0][0] === '\r') back = Infinity;
+    else if (found[0][0] === '\b') back += found[0].length;
+    else if (found[3] === 'm' && !found[2] && !/[<-?]/.test(found[1])) { obey(state, found[1]); style = look(state); }
   }
   add(text.slice(at));
-  if (runs.length) lines.push(runs);
+  if (runs.length) lines.push(joined(runs));
   return lines;
 }
 
@@ -118,8 +163,7 @@ function lineElement(runs, needle) {
       const end = inside ? Math.min(text.length, marks[mark] + needle.length - from) : Math.min(text.length, begin);
       const piece = text.slice(at, end);
       const holder = inside ? el('mark', {}) : made;
-      if (UNSEEN.test(piece)) {
-        UNSEEN.lastIndex = 0;
+      if (piece.search(UNSEEN) >= 0) {
         const shell = style ? styled(style, '') : el('span', {});
         put(shell, piece);
         holder.append(shell);

@@ -34,9 +34,19 @@ function el(tag, settings, ...children) {
 
 // Control characters, those that turn the direction of writing, and those that take no room: shown, not obeyed.
 const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
+const UNSEEN_RUN = new RegExp(`${UNSEEN.source}+`, 'g');
+const MOST_UNSEEN = 200; // elements for them in one text, and characters in one element
 const unseen = (c) => (c < ' ' ? `^${String.fromCharCode(0x40 + c.charCodeAt(0))}` : c === '\u007f' ? '^?' : `U+${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, '0')}`);
 // For titles and labels, which are text alone.
 const plain = (text) => text.replace(UNSEEN, unseen);
+
+// Long names differ at their ends more often than in their midst.
+function middle(text, most) {
+  if (text.length <= most) return text;
+  const half = Math.floor((most - 1) / 2);
+  const cut = (from, to) => text.slice(from, to).replace(/^[\udc00-\udfff]|[\ud800-\udbff]$/g, ''); // no half of a pair
+  return `${cut(0, half)}…${cut(text.length - half)}`;
+}
 
 // A name, isolated from its surroundings: it can turn no direction but its own.
 function name(text) {
@@ -45,12 +55,24 @@ function name(text) {
   return made;
 }
 
+// Unseen characters in a row: each, or how many there are of one that comes again and again.
+function unseenRun(run) {
+  if (run.length === 1) return unseen(run);
+  const shown = run.replace(/([^])\1{8,}/g, (same, c) => ` ${unseen(c)} × ${same.length} `);
+  const cut = shown.length > MOST_UNSEEN ? `${shown.slice(0, MOST_UNSEEN)} …` : shown;
+  return cut.replace(UNSEEN, (c) => (c < '\u0080' ? unseen(c) : ` ${unseen(c)} `)).replace(/ {2,}/g, ' ').trim();
+}
+
+// The text as text nodes, with an element for each run of unseen characters; where there are very many runs, the rest in one.
 function put(into, text) {
   let at = 0;
-  for (const found of text.matchAll(UNSEEN)) {
+  let count = 0;
+  for (const found of text.matchAll(UNSEEN_RUN)) {
     if (found[0] === '\u200d' && found.index > 0) continue; // joins emoji
+    if (count === MOST_UNSEEN) { into.append(plain(text.slice(at))); return; }
+    count += 1;
     if (found.index > at) into.append(text.slice(at, found.index));
-    into.append(el('span', { class: 'ctl' }, unseen(found[0])));
+    into.append(el('span', { class: 'ctl' }, unseenRun(found[0])));
     at = found.index + found[0].length;
   }
   if (at < text.length) into.append(at ? text.slice(at) : text);
@@ -84,7 +106,12 @@ const narrow = () => matchMedia('(max-width: 1100px)').matches;
 const plural = (count, word) => `${count.toLocaleString('en')} ${word}${count === 1 ? '' : 's'}`;
 const classOf = (job) => `o-${job.outcome}${job.allowed ? ' allowed' : ''}`;
 const hrefOf = (job) => `#job=${encodeURIComponent(job.id)}`;
-const titleOf = (job) => plain(`${job.id}: ${job.verdict}${job.why ? `, ${job.why}` : ''}${job.wall ? `, ${duration(job.wall)}` : ''}`);
+// The outcome and why, without saying a word twice: "timeout after 5 s".
+function saidOf(job) {
+  if (!job.why) return job.verdict;
+  return job.why.startsWith(job.outcome) ? `${job.why}${job.allowed ? ' (allowed)' : ''}` : `${job.verdict}: ${job.why}`;
+}
+const titleOf = (job) => plain(`${job.id}: ${saidOf(job)}${job.wall ? `, ${duration(job.wall)}` : ''}`);
 const symbol = (job) => el('span', { class: `sym ${classOf(job)}`, 'aria-hidden': 'true' }, SYMBOLS[job.outcome] || '?');
 const failing = (job) => !job.allowed && !['ok', 'flaky', 'skipped', 'cancelled'].includes(job.outcome);
 

@@ -2,17 +2,24 @@
 
 const MANY = 160; // cells of a strip from which on they are squares without words
 const WIDE = 60; // columns of a grid from which on all have the same width
+const MOST_WORDS = 28; // characters of a value that are shown
 const cells = new Map(); // job → its element
 
 function cell(job, words) {
   const settings = { href: hrefOf(job), title: titleOf(job), 'aria-label': titleOf(job) };
   const made = words === null
     ? el('a', { ...settings, class: `sym cell ${classOf(job)}` }, SYMBOLS[job.outcome] || '?')
-    : el('a', { ...settings, class: `pill ${classOf(job)}` }, symbol(job), name(words));
+    : el('a', { ...settings, class: `pill ${classOf(job)}` }, symbol(job), name(middle(words, MOST_WORDS)));
   cells.set(job, made);
   return made;
 }
 
+// A number or a version: 3, 3.12, v1.20.1-rc2
+const NUMBERED = /^v?\d+(\.\d+)*(-?[a-z]+\d*)?$/i;
+const byNumber = new Intl.Collator('en', { numeric: true }).compare;
+
+// The axes' values, each with its rank: as they came, which is the job file's order where no cell is missing. In a matrix with
+// gaps that is no order at all: numbers and versions are sorted.
 function axesOf(group) {
   const axes = new Map();
   for (const job of group) {
@@ -21,6 +28,12 @@ function axesOf(group) {
       const values = axes.get(axis);
       if (!values.has(value)) values.set(value, values.size);
     }
+  }
+  const whole = [...axes.values()].reduce((cellsOfAll, values) => cellsOfAll * values.size, 1);
+  if (group.length === whole) return axes;
+  for (const [axis, values] of axes) {
+    const sorted = [...values.keys()].sort(byNumber);
+    if (sorted.every((value) => NUMBERED.test(value))) axes.set(axis, new Map(sorted.map((value, rank) => [value, rank])));
   }
   return axes;
 }
@@ -40,11 +53,11 @@ function columnsOf(group, axes, names) {
     const tuple = names.map((axis) => valueOf(job, axis));
     found.set(JSON.stringify(tuple), tuple);
   }
-  const rank = (axis, value) => { const at = axes.get(axis).get(value); return at === undefined ? -1 : at; };
+  const rank = (axis, value) => { const at = axes.get(axis).get(value); return at === undefined ? Infinity : at; };
   return [...found.values()].sort((a, b) => {
     for (let at = 0; at < names.length; at += 1) {
-      const difference = rank(names[at], a[at]) - rank(names[at], b[at]);
-      if (difference) return difference;
+      const [one, two] = [rank(names[at], a[at]), rank(names[at], b[at])];
+      if (one !== two) return one - two;
     }
     return 0;
   });
@@ -60,7 +73,7 @@ function headRows(columns, names, rowAxis) {
       let end = at + 1;
       while (end < columns.length && !last && same(end)) end += 1;
       const value = columns[at][level];
-      row.append(el('th', { scope: last ? 'col' : 'colgroup', colspan: end - at, title: plain(`${axis}: ${value}`) }, name(value || '–')));
+      row.append(el('th', { scope: last ? 'col' : 'colgroup', colspan: end - at, title: plain(`${axis}: ${value}`) }, name(middle(value, MOST_WORDS) || '–')));
       at = end;
     }
     return row;
@@ -72,14 +85,12 @@ function grid(key, group) {
   const [rowAxis, ...names] = axes.keys();
   const columns = columnsOf(group, axes, names);
   const at = new Map(columns.map((column, place) => [JSON.stringify(column), place]));
-  const rows = new Map();
+  const rows = new Map([...axes.get(rowAxis).keys(), ''].map((value) => [value, columns.map(() => [])]));
   for (const job of group) {
-    const value = valueOf(job, rowAxis);
-    if (!rows.has(value)) rows.set(value, columns.map(() => []));
-    rows.get(value)[at.get(JSON.stringify(names.map((axis) => valueOf(job, axis))))].push(job);
+    rows.get(valueOf(job, rowAxis))[at.get(JSON.stringify(names.map((axis) => valueOf(job, axis))))].push(job);
   }
-  const body = [...rows].map(([value, places]) => el('tr', {},
-    el('th', { scope: 'row', title: plain(`${rowAxis}: ${value}`) }, name(value || '–')),
+  const body = [...rows].filter(([, places]) => places.some((here) => here.length)).map(([value, places]) => el('tr', {},
+    el('th', { scope: 'row', title: plain(`${rowAxis}: ${value}`) }, name(middle(value, MOST_WORDS) || '–')),
     places.map((here) => el('td', {}, here.length === 1 ? cell(here[0], null) : el('div', { class: 'cells' }, here.map((job) => cell(job, null)))))));
   const table = el('table', { class: columns.length > WIDE ? 'wide' : '' }, el('thead', {}, headRows(columns, names, rowAxis)), el('tbody', {}, body));
   // the browser need not look at all cells to find the widths of so many columns

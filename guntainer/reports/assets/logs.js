@@ -79,6 +79,13 @@ class LogView {
     if (this.chunks.length) this.fill(this.chunks[0]);
   }
 
+  toTop() { this.box.scrollTop = 0; }
+
+  toEnd() {
+    this.chunks.slice(-2).forEach((chunk) => this.fill(chunk));
+    this.box.scrollTop = this.box.scrollHeight;
+  }
+
   fill(chunk, again) {
     if (chunk.full && !again) return;
     chunk.full = true;

@@ -37,21 +37,25 @@ function showHead() {
   $('icon').href = `data:image/svg+xml,${encodeURIComponent(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><circle cx="8" cy="8" r="7" fill="${bad ? '#c8322f' : '#2f8a4c'}"/></svg>`)}`;
 }
 
+const EXCERPT = 16 << 10; // characters of a log's end
+
 async function showFirst() {
   const job = jobs.find(failing);
-  if (!job || jobs.length < 2) return;
+  if (!job) return;
   const box = $('first');
   box.hidden = false;
   box.className = `callout ${classOf(job)}`;
   const excerpt = el('div', { class: 'log excerpt', tabindex: '0', role: 'region', 'aria-label': 'the end of its log' });
-  box.replaceChildren(el('h2', { id: 'first-title' }, 'First failure: ', el('a', { href: hrefOf(job) }, name(job.id))), el('p', { class: 'dim' }, name(job.why || job.verdict)));
+  box.replaceChildren(el('h2', { id: 'first-title' }, 'First failure: ', el('a', { href: hrefOf(job) }, name(job.id))), el('p', { class: 'dim' }, name(saidOf(job))));
   const places = (job.logs || []).filter((place) => !place[1] && !place[0].startsWith('services/'));
   for (const place of places.reverse()) {
     const log = await logOf(place).catch(() => null);
-    const lines = log ? linesOf(log.tail || log.head).slice(-8) : [];
+    const text = log ? (log.tail || log.head).slice(-EXCERPT) : '';
+    const lines = linesOf(text.length < EXCERPT ? text : text.slice(text.indexOf('\n') + 1)).slice(-8);
     if (!lines.some((runs) => textOf(runs).trim())) continue;
     excerpt.replaceChildren(...lines.map((runs) => lineElement(runs, '')));
     box.append(excerpt);
+    excerpt.scrollTop = excerpt.scrollHeight;
     return;
   }
 }
@@ -71,7 +75,8 @@ function showComparison() {
   const parts = compared.parts.map(([title, rows]) => {
     const items = rows.slice(0, 1000).map(([id, what, linked]) => {
       const job = linked ? byId.get(id) : null;
-      return el('li', { title: plain(`${id}: ${what}`) }, job ? symbol(job) : '', ' ', job ? el('a', { href: hrefOf(job) }, name(id)) : name(id), el('span', { class: 'dim' }, '  ', name(what)));
+      const called = el('span', { class: 'outcome' }, job ? symbol(job) : null, job ? el('a', { href: hrefOf(job) }, name(id)) : name(id));
+      return el('li', { title: plain(`${id}: ${what}`) }, called, el('span', { class: 'dim' }, name(what)));
     });
     const few = items.splice(0, 8);
     const more = items.length ? el('details', {}, el('summary', {}, `${rows.length - few.length} more`), el('ul', { class: 'plain' }, items)) : '';
@@ -118,7 +123,6 @@ function press(event) {
     $('filter').select();
   } else if (event.key === 'j') moveCursor(1);
   else if (event.key === 'k') moveCursor(-1);
-  else if (event.key === 'Enter' && table.cursor && !current.job && event.target === document.body) open(table.cursor);
 }
 
 showTheme();

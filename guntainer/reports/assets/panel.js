@@ -1,6 +1,7 @@
 // One job: how it ended, when, its logs, and all else that is known of it. Its address is #job=<id>.
 
 let wasAt = 0; // where the page was before a panel took its place
+let opener = null; // what had the focus when the panel opened, and for which job
 let shownLog = 0; // which of the requests for a log is the last one
 
 function part(title, ...content) {
@@ -27,8 +28,8 @@ function phaseBar(job) {
 
 function attemptsOf(job) {
   if (!job.attempts) return null;
-  const rows = job.attempts.map((one, place) => el('li', {}, `attempt ${place + 1}: `, name(one.why), one.wall ? ` after ${duration(one.wall)}` : ''));
-  rows.push(el('li', {}, `attempt ${job.attempts.length + 1}: ${job.outcome === 'flaky' ? 'ok' : job.verdict}`, job.wall ? ` after ${duration(job.wall)}` : ''));
+  const rows = job.attempts.map((one, place) => el('li', {}, `attempt ${place + 1}: `, name(one.why), one.wall ? ` (${duration(one.wall)})` : ''));
+  rows.push(el('li', {}, `attempt ${job.attempts.length + 1}: ${job.outcome === 'flaky' ? 'ok' : job.verdict}`, job.wall ? ` (${duration(job.wall)})` : ''));
   return part('Attempts', el('ul', { class: 'plain' }, rows));
 }
 
@@ -78,7 +79,7 @@ function factsOf(job) {
   add('throttled', job.throttled ? duration(job.throttled) : '');
   add('killed for memory', job.oomKills ? plural(job.oomKills, 'time') : '');
   add('refused processes', job.pidsRefused);
-  for (const [file, text] of job.limits || []) add(file, text);
+  for (const [file, text] of job.limits || []) add(file, /^memory\./.test(file) && /^\d{4,15}$/.test(text) ? bytes(Number(text)) : text);
   add('isolation', job.isolation);
   add('ids', job.userns);
   add('writable layer', job.scratch);
@@ -104,14 +105,18 @@ function logsOf(job) {
     const on = view.box.classList.toggle('nowrap');
     wrap.setAttribute('aria-pressed', String(!on));
   } } }, 'wrap');
-  const tabs = job.logs.map((place) => el('button', { type: 'button', class: 'small', on: { click: () => choose(place) } }, tabName(place)));
+  const ends = [['top', () => view.toTop()], ['end', () => view.toEnd()]].map(([word, go]) => el('button', { type: 'button', class: 'small', on: { click: go } }, word));
+  const tabs = job.logs.map((place) => el('button', { type: 'button', class: 'small', title: tabName(place), on: { click: () => choose(place) } }, tabName(place)));
   async function choose(place) {
     shownLog += 1;
     const mine = shownLog;
     tabs.forEach((tab, at) => tab.setAttribute('aria-pressed', String(job.logs[at] === place)));
     try {
       const log = await logOf(place);
-      if (mine === shownLog) { view.show(log); tell(); }
+      if (mine !== shownLog) return;
+      view.show(log);
+      if (!view.needle && (place[1] || !['ok', 'flaky'].includes(job.outcome))) view.toEnd();
+      tell();
     } catch (error) {
       view.box.replaceChildren(el('div', { class: 'cut' }, `this log can not be shown: ${error.message}`));
     }
@@ -120,12 +125,15 @@ function logsOf(job) {
   const wanted = job.logs.find((place) => place === current.log);
   const complaint = job.code ? job.logs.find((place) => place[0] === 'stderr' && !place[1]) : null;
   choose(wanted || complaint || job.logs[0]);
-  return part('Log', el('div', { class: 'tabs' }, el('span', { class: 'segments' }, tabs), input, count, wrap), view.box);
+  return part('Log', el('div', { class: 'tabs' }, el('span', { class: 'pills' }, tabs), input, count, el('span', { class: 'segments' }, ends), wrap), view.box);
 }
 
 function showPanel(job) {
   const panel = $('panel');
-  if (!current.job) wasAt = scrollY;
+  if (!current.job) {
+    wasAt = scrollY;
+    opener = [document.activeElement, job];
+  }
   current.job = job;
   document.body.classList.add('open');
   panel.hidden = false;
@@ -133,7 +141,7 @@ function showPanel(job) {
   panel.replaceChildren(
     el('div', { class: 'panel-top' }, symbol(job), el('h2', { id: 'panel-title' }, name(job.id)),
       el('div', { class: 'tools' }, button('↑', 'previous job (k)', () => moveCursor(-1)), button('↓', 'next job (j)', () => moveCursor(1)), button('×', 'close (Esc)', closePanel))),
-    el('p', { class: 'said' }, job.verdict, job.why ? [': ', name(job.why)] : null),
+    el('p', { class: 'said' }, name(saidOf(job))),
     job.matrix.length ? el('div', { class: 'tags' }, job.matrix.map(([axis, value]) => el('span', { class: 'tag' }, name(axis), ': ', name(value)))) : '',
     ...[phaseBar(job), listOf('Notes', job.notes), attemptsOf(job), logsOf(job), artifactsOf(job), needsOf(job), runsOf(job), factsOf(job)].filter(Boolean),
   );
@@ -161,9 +169,15 @@ function open(job) {
   if (location.hash === hrefOf(job)) follow(); else location.hash = hrefOf(job);
 }
 
+// Close it, and leave all else where it is: the page, and what had the focus.
 function closePanel() {
-  location.hash = '';
+  const job = current.job;
+  if (!job) return;
+  history.pushState(null, '', location.href.split('#')[0]);
+  const [element, first] = opener;
   hidePanel();
+  const back = first === job && element !== document.body && element.isConnected ? element : linkOf(job);
+  if (back) back.focus({ preventScroll: true });
 }
 
 // What the address says.

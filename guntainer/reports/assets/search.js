@@ -2,6 +2,7 @@
 
 const MOST_HITS = 200;
 let searching = 0;
+let wanted = false; // the first hit is to be opened as soon as there is one
 
 function hitOf(job, place, needle, lines, count) {
   const made = el('a', { class: 'hit', href: hrefOf(job) },
@@ -26,8 +27,6 @@ function hitOf(job, place, needle, lines, count) {
   return made;
 }
 
-const bare = (text) => text.replace(SEQUENCE, (found) => (found.endsWith('\n') ? '\n' : ''));
-
 async function grep() {
   searching += 1;
   const mine = searching;
@@ -45,12 +44,11 @@ async function grep() {
       let log;
       try { log = await logOf(place); } catch { continue; }
       if (mine !== searching) return;
-      const text = bare(`${log.head}\n${log.tail}`);
-      if (!text.toLowerCase().includes(needle)) continue;
-      const lines = text.split('\n').filter((one) => one.toLowerCase().includes(needle));
+      const lines = [log.head, log.tail].flatMap(linesOf).map(textOf).filter((one) => one.toLowerCase().includes(needle));
       if (!lines.length) continue;
       found += 1;
       if (found <= MOST_HITS) hits.append(hitOf(job, place, needle, lines.slice(0, 3), lines.length));
+      if (wanted) openFirst();
     }
     looked += 1;
     if (looked % 200 === 0) {
@@ -62,8 +60,20 @@ async function grep() {
   said.textContent = found ? `${plural(found, 'log')}${found > MOST_HITS ? `, the first ${MOST_HITS} are shown` : ''}` : 'no log has that';
 }
 
+function openFirst() {
+  const hit = $('hits').querySelector('.hit');
+  wanted = !hit;
+  if (hit) hit.click();
+}
+
 function showSearch() {
   if (!jobs.some((job) => job.logs)) { $('grep').hidden = true; return; }
   let timer = 0;
-  $('grep').addEventListener('input', () => { clearTimeout(timer); timer = setTimeout(grep, 180); });
+  const search = () => { timer = 0; grep(); };
+  $('grep').addEventListener('input', () => { clearTimeout(timer); wanted = false; timer = setTimeout(search, 180); });
+  $('grep').addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter' || !$('grep').value) return;
+    if (timer) { clearTimeout(timer); search(); }
+    openFirst();
+  });
 }

@@ -2,7 +2,8 @@
 
 const ALL_ROWS = 500; // up to so many are in the page together, where the browser's own search finds them
 const ROW = 30; // --row
-const table = { sort: 'place', down: false, first: -1, last: -1, cursor: null };
+const BARS = 10; // earlier runs in a row; the panel has all
+const table = { sort: 'place', down: false, first: -1, last: -1, cursor: null, covered: 0 };
 
 const COLUMNS = [
   ['outcome', 'Outcome', (job) => OUTCOMES.indexOf(job.outcome) + (job.allowed ? 0.5 : 0)],
@@ -15,8 +16,11 @@ const COLUMNS = [
   ['memory', 'Memory', (job) => job.rss || 0],
 ];
 const NUMBERS = ['code', 'time', 'cpu', 'memory'];
-const WITHOUT_HISTORY = !jobs.some((job) => job.runs);
-if (WITHOUT_HISTORY) COLUMNS.splice(COLUMNS.findIndex((column) => column[0] === 'runs'), 1);
+const tellsMore = (job) => job.why && job.why !== `exit ${job.code}`;
+// Columns that have something for no job are not shown.
+for (const [key, has] of [['why', tellsMore], ['runs', (job) => job.runs], ['cpu', (job) => job.cpu], ['memory', (job) => job.rss]]) {
+  if (!jobs.some(has)) COLUMNS.splice(COLUMNS.findIndex((column) => column[0] === key), 1);
+}
 const longest = Math.max(1, ...[...new Set(jobs.map((job) => job.wall))].slice(0, 100000));
 
 // How much longer a job took than the median of its good runs before; null where there is none.
@@ -37,9 +41,10 @@ function delta(job) {
 
 // A bar per run, the oldest first, this one last.
 function spark(job, height) {
-  const runs = [...(job.runs || []), [job.wall, job.outcome]];
+  const large = height > 20;
+  const runs = [...(job.runs || []).slice(large ? 0 : -BARS), [job.wall, job.outcome]];
   const most = Math.max(1, ...runs.map((run) => run[0]));
-  const wide = height > 20 ? 9 : 4;
+  const wide = large ? 9 : 4;
   const made = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
   const set = (element, values) => Object.entries(values).forEach(([key, value]) => element.setAttribute(key, value));
   set(made, { class: 'runs', width: runs.length * (wide + 1), height, role: 'img', 'aria-label': `${runs.length - 1} earlier runs` });
@@ -59,7 +64,7 @@ function spark(job, height) {
 function tableCell(job, key) {
   if (key === 'outcome') return el('span', { class: 'outcome' }, symbol(job), el('span', { class: 'word' }, job.verdict));
   if (key === 'job') return el('a', { href: hrefOf(job), title: plain(job.id) }, name(job.id));
-  if (key === 'why') return job.why && job.why !== `exit ${job.code}` ? el('span', { class: 'dim', title: plain(job.why) }, name(job.why)) : '';
+  if (key === 'why') return tellsMore(job) ? el('span', { class: 'dim', title: plain(job.why) }, name(job.why)) : '';
   if (key === 'code') { const code = COLUMNS.find((column) => column[0] === 'code')[2](job); return code < 0 ? '' : String(code); }
   if (key === 'cpu') return job.cpu ? duration(job.cpu) : '';
   if (key === 'memory') return job.rss ? bytes(job.rss) : '';
@@ -78,9 +83,18 @@ function rowOf(job, place) {
 }
 
 function space(rows) {
-  const cellOf = el('td', { colspan: COLUMNS.length });
+  const cellOf = el('td', { colspan: columnsShown() });
   cellOf.style.height = `${rows * ROW}px`;
   return el('tr', { class: 'space', 'aria-hidden': 'true' }, cellOf);
+}
+
+// Those that have room: a cell over more of them would make columns of its own.
+const columnsShown = () => Math.max(1, [...$('table').tHead.rows[0].cells].filter((head) => head.offsetWidth).length);
+
+// The link in a job's row; null where that row is not in the page.
+function linkOf(job) {
+  const row = [...$('table').tBodies[0].rows].find((one) => one.job === job);
+  return row ? row.querySelector('a') : null;
 }
 
 // Put those rows into the page that can be seen.
@@ -101,8 +115,10 @@ function drawRows(again) {
   const rows = current.shown.slice(first, last).map((job, place) => rowOf(job, first + place));
   if (first > 0) rows.unshift(space(first));
   if (last < count) rows.push(space(count - last));
-  if (!count) rows.push(el('tr', { class: 'space' }, el('td', { colspan: COLUMNS.length }, el('p', { class: 'none dim' }, 'no job is like that'))));
+  if (!count) rows.push(el('tr', { class: 'space' }, el('td', { colspan: columnsShown() }, el('p', { class: 'none dim' }, jobs.length ? 'no job is like that' : 'there are no jobs'))));
+  const focused = document.activeElement?.closest('#table tbody tr');
   $('table').tBodies[0].replaceChildren(...rows);
+  if (focused && focused.job && linkOf(focused.job)) linkOf(focused.job).focus({ preventScroll: true });
   $('table').setAttribute('aria-rowcount', count + 1);
 }
 
@@ -140,8 +156,10 @@ function refilter() {
 }
 
 function sortBy(key) {
-  table.down = table.sort === key ? !table.down : NUMBERS.includes(key) || key === 'runs';
-  table.sort = key;
+  const first = NUMBERS.includes(key) || key === 'runs';
+  if (table.sort !== key) [table.sort, table.down] = [key, first];
+  else if (table.down === first) table.down = !first;
+  else table.sort = 'place'; // the third time: as in the job file
   markSorted();
   refilter();
 }
@@ -159,7 +177,10 @@ function moveCursor(by) {
   if (!job) return;
   table.cursor = job;
   if (current.job) open(job);
-  if (!(current.job && narrow())) reveal(job);
+  if (current.job && narrow()) return;
+  reveal(job);
+  // Enter then follows the link; what is open keeps the focus
+  if (!current.job || document.activeElement.closest('#table')) linkOf(job)?.focus({ preventScroll: true });
 }
 
 // Scroll the table to a job.
@@ -168,8 +189,15 @@ function reveal(job) {
   if (at < 0) return;
   const body = $('table').tBodies[0].getBoundingClientRect();
   const top = body.top + at * ROW;
-  if (top < 60 || top + ROW > innerHeight) scrollBy({ top: top - innerHeight / 2 });
+  if (top < table.covered || top + ROW > innerHeight) scrollBy({ top: top - innerHeight / 2 });
   drawRows(true);
+}
+
+// The head of the table stays below the line with the filter, however high that is.
+function stick() {
+  const high = Math.floor($('find').getBoundingClientRect().height) - 1; // no gap between the two
+  $('table').style.setProperty('--above', `${high}px`);
+  table.covered = high + $('table').tHead.offsetHeight;
 }
 
 function showTable() {
@@ -182,6 +210,9 @@ function showTable() {
     const row = event.target.closest('tr');
     if (row && row.job && !event.target.closest('a')) open(row.job);
   });
+  if (jobs.some(failing)) table.sort = 'outcome'; // they would be lost among many
+  markSorted();
+  new ResizeObserver(stick).observe($('find'));
   $('filter').addEventListener('input', refilter);
   addEventListener('scroll', () => requestAnimationFrame(() => drawRows(false)), { passive: true });
   addEventListener('resize', () => drawRows(true));

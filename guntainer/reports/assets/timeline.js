@@ -1,12 +1,14 @@
 // Jobs over time. By slot: what ran in each slot, and in the gaps what the next job there was waiting for. By job: all phases
-// of each, one below the other. Drag over a part to see it larger.
+// of each, one below the other. Drag over a part to see it larger. Results of earlier batches have no place in this one's time.
 
 const line = { mode: 'slot', from: 0, to: 1, rows: [], bars: [], height: 16, left: 44, top: 20, drag: null };
 const MOST_ROWS = 1000;
+const NAMED_ROWS = 300; // more are so low that names have no room
+const timed = jobs.filter((job) => !job.earlier);
 
 function endOfAll() {
   let end = facts.wall || 0;
-  for (const job of jobs) for (const phase of phasesOf(job)) end = Math.max(end, phase[2]);
+  for (const job of timed) for (const phase of phasesOf(job)) end = Math.max(end, phase[2]);
   return Math.max(end, 1);
 }
 
@@ -16,7 +18,7 @@ function layOut() {
   line.rows = [];
   if (line.mode === 'slot') {
     const slots = new Map();
-    for (const job of jobs) {
+    for (const job of timed) {
       if (!job.slot || !job.wall) continue;
       if (!slots.has(job.slot)) slots.set(job.slot, []);
       slots.get(job.slot).push([job, phasesOf(job)]);
@@ -31,15 +33,15 @@ function layOut() {
       }
     });
   } else {
-    const some = current.shown.filter((job) => phasesOf(job).length)
+    const some = current.shown.filter((job) => !job.earlier && phasesOf(job).length)
       .sort((a, b) => (a.begin || 0) - (b.begin || 0) || a.place - b.place).slice(0, MOST_ROWS);
     some.forEach((job, row) => {
-      line.rows.push('');
+      line.rows.push(plain(job.id));
       for (const [phase, from, to] of phasesOf(job)) line.bars.push([row, phase, from, to, job]);
     });
   }
   const count = line.rows.length;
-  line.height = line.mode === 'slot' ? Math.max(6, Math.min(22, Math.floor(320 / Math.max(1, count)))) : count > 60 ? 8 : 14;
+  line.height = line.mode === 'slot' ? Math.max(6, Math.min(22, Math.floor(320 / Math.max(1, count)))) : count > NAMED_ROWS ? 8 : 14;
 }
 
 function step(span) {
@@ -58,6 +60,8 @@ function drawTimeline() {
   const box = $('canvas-box');
   const width = box.clientWidth;
   if (!width) return;
+  const named = line.mode === 'job' && line.height >= 12;
+  line.left = named ? Math.min(230, Math.floor(width * 0.3)) : line.mode === 'slot' ? 44 : 12;
   const height = line.top + line.rows.length * (line.height + 2) + 6;
   const ratio = Math.min(devicePixelRatio || 1, 16000 / height);
   canvas.width = width * ratio;
@@ -80,7 +84,9 @@ function drawTimeline() {
     if (x(ms) + 40 < width || ms === 0) pen.fillText(tick(ms, by), x(ms) + 3, 12);
   }
   line.rows.forEach((label, row) => {
-    if (label && (line.height >= 9 || row % 4 === 0)) pen.fillText(label, 12, line.top + row * (line.height + 2) + Math.min(line.height, 12));
+    const y = line.top + row * (line.height + 2) + Math.min(line.height, 12);
+    if (named) pen.fillText(fitted(pen, label, line.left - 20), 12, y - 1);
+    else if (line.mode === 'slot' && (line.height >= 9 || row % 4 === 0)) pen.fillText(label, 12, y);
   });
   pen.save();
   pen.beginPath(); pen.rect(line.left, 0, width - line.left, height); pen.clip();
@@ -92,7 +98,8 @@ function drawTimeline() {
     const y = line.top + row * (line.height + 2);
     const thin = phase === 'run' || phase === 'launch' ? 0 : line.height * 0.25;
     const wide = Math.max(x(to) - x(from), 1);
-    pen.fillRect(x(from), y + thin, wide > 4 && phase === 'run' ? wide - 0.75 : wide, line.height - 2 * thin);
+    const [across, down] = [wide > 4 && phase === 'run' ? wide - 0.75 : wide, line.height - 2 * thin];
+    if (phase === 'run' && job.allowed) drawHollow(pen, x(from), y, across, down); else pen.fillRect(x(from), y + thin, across, down);
     if (job === current.job) {
       pen.strokeStyle = colour('fg'); pen.lineWidth = 1.5;
       pen.strokeRect(x(from) - 0.5, y - 0.5, wide + 1, line.height + 1);
@@ -100,7 +107,6 @@ function drawTimeline() {
     }
   }
   pen.globalAlpha = 1;
-  if (line.height >= 12 && line.mode === 'job') labelRows(pen, x, width, [colour('fg'), colour('card')]);
   if (line.drag && line.drag.to !== undefined) {
     pen.fillStyle = colour('accent'); pen.globalAlpha = 0.2;
     pen.fillRect(Math.min(line.drag.from, line.drag.to), 0, Math.abs(line.drag.to - line.drag.from), height);
@@ -109,23 +115,23 @@ function drawTimeline() {
   pen.restore();
 }
 
-// The job's name beside its bars: behind them, or before them where there is no room.
-function labelRows(pen, x, width, colours) {
-  const ends = new Map();
-  for (const [row, , from, to, job] of line.bars) {
-    const known = ends.get(row) || [from, to, job];
-    ends.set(row, [Math.min(known[0], from), Math.max(known[1], to), job]);
+// A failure that is allowed, as it looks in the matrix: an outline.
+function drawHollow(pen, x, y, wide, high) {
+  const alpha = pen.globalAlpha;
+  pen.globalAlpha = alpha * 0.3;
+  pen.fillRect(x, y, wide, high);
+  pen.globalAlpha = alpha;
+  const rim = Math.min(1.5, wide / 2);
+  for (const [dx, dy, w, h] of [[0, 0, wide, rim], [0, high - rim, wide, rim], [0, 0, rim, high], [wide - rim, 0, rim, high]]) pen.fillRect(x + dx, y + dy, w, h);
+}
+
+// As much of a text as there is room for.
+function fitted(pen, text, room) {
+  let shown = text.length > 80 ? middle(text, 80) : text;
+  for (let wide = pen.measureText(shown).width; wide > room && shown.length > 3; wide = pen.measureText(shown).width) {
+    shown = middle(text, Math.max(3, Math.min(shown.length - 1, Math.floor(shown.length * room / wide))));
   }
-  for (const [row, [from, to, job]] of ends) {
-    const text = plain(job.id.length > 60 ? `${job.id.slice(0, 59)}…` : job.id);
-    const wide = pen.measureText(text).width;
-    const behind = x(to) + 6;
-    const room = behind + wide < width - 4;
-    const before = x(from) - 6 - wide;
-    const at = room ? behind : before > line.left ? before : Math.min(x(to), width) - 6 - wide; // at last upon them
-    pen.fillStyle = room || at === before ? colours[0] : colours[1];
-    if (at > line.left) pen.fillText(text, at, line.top + row * (line.height + 2) + line.height - 3);
-  }
+  return shown;
 }
 
 function place(event) {
@@ -218,6 +224,7 @@ function showTimeline() {
     key.style.setProperty('--c', `var(--${phase})`);
     return key;
   });
-  $('phases').replaceChildren(...keys, el('span', { class: 'key o-ok' }, 'run, by outcome'));
+  const absent = jobs.length - timed.length;
+  $('phases').replaceChildren(...keys, el('span', { class: 'key o-ok' }, 'run, by outcome'), absent ? el('span', {}, `without ${plural(absent, 'job')} from earlier runs`) : '');
   new ResizeObserver(() => drawTimeline()).observe($('canvas-box'));
 }
