@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -45,6 +46,12 @@ def main(words: list[str]) -> int:
     if output != "-":
         check(output, args)
     text = _text(args, folder, results.absolute(os.path.dirname(output) if output != "-" else ".", "init"))
+    from guntainer.starter import writing
+
+    problem = writing.problem(text)
+    if problem:
+        why = f"no job file can be made of what is here: {problem}"
+        raise errors.UsageError(f"init {args.folder}: {why}", hint="guntainer batch --help says how to write one")
     if output == "-":
         show(text)
         return 0
@@ -93,11 +100,16 @@ def _text(args: argparse.Namespace, folder: str, home: str) -> str:
 
 def _workflow(path: str) -> bytes:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError(0, "it is not a file")
-            return file.read(_MOST_BYTES + 1)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(fd).st_mode
+            if not stat.S_ISREG(mode):
+                number = errno.EISDIR if stat.S_ISDIR(mode) else 0
+                raise OSError(number, os.strerror(number) if number else "it is not a file")
+            with open(fd, "rb", closefd=False) as file:
+                return file.read(_MOST_BYTES + 1)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise errors.UsageError(
             f"--from-github {path}: {error.strerror}", hint="expected a workflow such as .github/workflows/ci.yml"

@@ -63,8 +63,9 @@ def _names(folder: str) -> list[str]:
 def _named(name: str, taken: set[str]) -> str:
     stem = _NOISE.sub("", _SUFFIX.sub("", name))
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:60] or "rootfs"
-    free = next(one for one in (plain, *(f"{plain}-{n}" for n in range(2, 99))) if one not in taken)
-    taken.add(free)
+    # jobs are named after it, and no two of those differ in case alone
+    free = next(one for one in (plain, *(f"{plain}-{n}" for n in range(2, 99))) if one.casefold() not in taken)
+    taken.add(free.casefold())
     return free
 
 

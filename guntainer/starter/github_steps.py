@@ -1,6 +1,7 @@
 """The steps of a job of a GitHub workflow, as one script. Pure.
 
 Each step is a subshell, as each is a process of its own on GitHub: what it changes of its folder and variables ends with it.
+Its script is read like a file, from a here-document: whatever it holds, or leaves open, is nothing of the other steps.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
 
     Warn = Callable[[Path, str], None]
 
+_MOST_SHOWN = 100
 BASH = ("bash", "-e", "-c")
 _SHELLS = {"bash": "bash", "sh": "sh", "": ""}
 _CHECKOUT = "actions/checkout"
 _UPLOAD = "actions/upload-artifact"
 _END = "END_OF_STEP"
-_CLOSED, _CLOSED_ANYWAY = ")  # end of step", ") || true  # end of step, which may fail"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TOLD = f"# Each step is read like a script of its own, up to its {_END}."
 
 
 class Steps(Value):
@@ -47,6 +50,9 @@ class _Reading:
         self.warn = warn
         self.defaults = defaults
         self.lines: list[str] = []
+        self.scripts: list[str] = []
+        self.ends: list[int] = []
+        """How many lines there were when a step had ended."""
         self.artifacts: list[str] = []
         self.bash = False
         self.runs = False
@@ -83,8 +89,8 @@ class _Reading:
     def run(self, step: dict[str, object], path: Path, title: str) -> None:
         script = str(step["run"])
         shell = str(step.get("shell") or self.defaults.get("shell") or "")
-        condition, test = str(step.get("if", "") or ""), ""
-        if condition:
+        condition, test = _scalar(meaning(step.get("if"))), ""
+        if condition.strip():
             test, problem = self.condition(condition, path)
             if problem:
                 self.left_out((*path, "if"), title, problem, script)
@@ -95,13 +101,25 @@ class _Reading:
         if title:
             self.lines += _comment(title)
         self.runs = True
-        body = self.body(step, script, shell, path)
-        end = _CLOSED_ANYWAY if meaning(step.get("continue-on-error")) is True else _CLOSED
+        self.scripts.append(script)
         if test:
             self.lines += [f"if {test}; then"]
-        self.lines += ["(", *body, end]
+        body = self.body(step, script, shell, path)
+        if self.may_fail(step, path):
+            # behind || or in a condition, -e would be off in the step as well
+            self.lines += ["set +e  # the step may fail", "(", "set -e", *body, ")", "set -e"]
+        else:
+            self.lines += ["(", *body, ")"]
+        self.ends.append(len(self.lines))
         if test:
             self.lines += ["fi"]
+
+    def may_fail(self, step: dict[str, object], path: Path) -> bool:
+        given = step.get("continue-on-error")
+        value = meaning(given)
+        if value is not None and not isinstance(value, bool):
+            self.warn((*path, "continue-on-error"), f"left out: {str(given)[:_MOST_SHOWN]} is not known here")
+        return value is True
 
     def body(self, step: dict[str, object], script: str, shell: str, path: Path) -> list[str]:
         lines: list[str] = []
@@ -113,20 +131,24 @@ class _Reading:
             lines.append(f"cd -- {self.words.quoted(str(folder))}")
         env = step.get("env")
         for name, value in (env if isinstance(env, dict) else {}).items():
-            if isinstance(value, (list, dict)) or not name.isidentifier():
+            if isinstance(value, (list, dict)):
                 self.warn((*path, "env", name), "left out: expected a text")
+            elif not _NAME.fullmatch(name):
+                self.warn((*path, "env", name), "left out: no shell can name a variable so")
             else:
                 lines.append(f"export {name}={self.words.quoted(_scalar(value))}")
-        text = self.words.script(script).rstrip("\n")
-        if shell.startswith("python"):
-            return [*lines, f"python3 - <<'{_END}'", *text.split("\n"), _END]
-        return [*lines, *text.split("\n")]
+        python = shell.startswith("python")
+        # no Python reads ${NAME} as a variable
+        text = self.words.text(script) if python else self.words.script(script)
+        inside = text.rstrip("\n").split("\n")
+        end = next(word for word in (_END + "_" * n for n in range(len(inside) + 1)) if word not in inside)
+        return [*lines, f"python3 - <<'{end}'" if python else f". /dev/fd/3 3<<'{end}'", *inside, end]
 
     def condition(self, condition: str, path: Path) -> tuple[str, str]:
         """(a test of the shell, or what is wrong); both empty: always."""
         if "always()" in condition:
             self.warn((*path, "if"), "runs only where the steps before it succeed: a script ends at the first failure")
-        test = test_of(bare(condition), self.words.names)
+        test = test_of(bare(condition), self.words.variables)
         if test is None:
             return "", f"if: {bare(condition)} is no condition that is known here"
         if test == FALSE:
@@ -149,16 +171,18 @@ def _scalar(value: object) -> str:
 _FILES = ("GITHUB_ENV", "GITHUB_PATH", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")
 _TAKE_OVER = """\
 take_over() {  # what a step has written for those behind it
-  while IFS= read -r line; do case $line in [A-Za-z_]*=*) export "$line";; esac; done <"$GITHUB_ENV"
-  while IFS= read -r line; do PATH=$line:$PATH; done <"$GITHUB_PATH"
+  while IFS= read -r line || [ -n "$line" ]; do
+    case $line in [A-Za-z_]*=*) case ${line%%=*} in *[!A-Za-z0-9_]*) ;; *) export "$line";; esac;; esac
+  done <"$GITHUB_ENV"
+  while IFS= read -r line || [ -n "$line" ]; do PATH=$line:$PATH; done <"$GITHUB_PATH"
   : >"$GITHUB_PATH"
 }"""
 
 
-def _prologue(lines: list[str]) -> list[str]:
-    """What scripts of a runner count on; `lines` get what has to stand between them."""
-    script = "\n".join(line for line in lines if not line.startswith("#"))
-    before: list[str] = []
+def _prologue(lines: list[str], scripts: list[str], ends: list[int]) -> list[str]:
+    """What scripts of a runner count on; `lines` get what has to stand between them, at the ends of steps."""
+    script = "\n".join(scripts)
+    before = [_TOLD] if scripts else []
     if re.search(r"\bsudo\b", script):
         before.append('command -v sudo >/dev/null || sudo() { "$@"; }  # one is root here')
     used = [name for name in _FILES if name in script]
@@ -167,8 +191,8 @@ def _prologue(lines: list[str]) -> list[str]:
         before += [f"export {name}=/dev/null" for name in used if name in _FILES[2:]]
     if set(used) & set(_FILES[:2]):
         before += _TAKE_OVER.split("\n")
-        for at in reversed([at for at, line in enumerate(lines) if line in (_CLOSED, _CLOSED_ANYWAY)]):
-            lines.insert(at + 1, "take_over")
+        for at in reversed(ends):
+            lines.insert(at, "take_over")
     return before
 
 
@@ -186,7 +210,7 @@ def read(steps: list[object], path: Path, words: Words, warn: Warn, defaults: di
         else:
             reading.left_out((*path, number), "", "it is no table")
     return Steps(
-        lines=(*_prologue(reading.lines), *reading.lines),
+        lines=(*_prologue(reading.lines, reading.scripts, reading.ends), *reading.lines),
         bash=reading.bash,
         artifacts=tuple(reading.artifacts),
         runs=reading.runs,

@@ -10,7 +10,7 @@ import re
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
 
 _NAME = r"matrix\.([A-Za-z_][A-Za-z0-9_-]*)"
 _TEXT = r"'([^'\"`$\\\n]*)'"  # nothing that a shell would look into
@@ -22,18 +22,18 @@ _STATUS = ("success()", "always()", "!cancelled()")
 TRUE, FALSE = "true", "false"
 
 
-def test_of(condition: str, names: Collection[str]) -> str | None:
+def test_of(condition: str, variables: Mapping[str, str]) -> str | None:
     """A command that succeeds where the condition holds, TRUE or FALSE where that is known already; None: it can not be said.
 
     Args:
         condition: without `${{ }}`.
-        names: of the job's matrix.
+        variables: name of the job's matrix → the variable that holds the value.
     """
     for sign, idle, decisive in (("&&", TRUE, FALSE), ("||", FALSE, TRUE)):
         parts = [part.strip() for part in condition.split(sign)]
         if len(parts) == 1 and sign == "&&":
             continue
-        tests = [_one(part, names) for part in parts]
+        tests = [_one(part, variables) for part in parts]
         if None in tests:
             continue
         if decisive in tests:
@@ -43,26 +43,24 @@ def test_of(condition: str, names: Collection[str]) -> str | None:
     return None
 
 
-def _one(part: str, names: Collection[str]) -> str | None:
+def _one(part: str, variables: Mapping[str, str]) -> str | None:
     if part in _STATUS:
         return TRUE  # a script ends at the first failure
+    if part in (TRUE, FALSE):
+        return part
     compared, called, bare = _COMPARED.fullmatch(part), _CALLED.fullmatch(part), _BARE.fullmatch(part)
     if compared:
         name, system, sign, text, word = compared.groups()
         wanted = word if text is None else text
         if system:
             return TRUE if (wanted.lower() == "linux") == (sign == "==") else FALSE
-        return f'[ {_value(name)} {"=" if sign == "==" else "!="} "{wanted}" ]' if name in names else None
+        return f'[ "${variables[name]}" {"=" if sign == "==" else "!="} "{wanted}" ]' if name in variables else None
     if called:
         negated, word, name, text = called.groups()
         yes, no = ("false", "") if negated else ("", "false")
         pattern = _PATTERNS[word].format(text)
-        return f"case {_value(name)} in {pattern}) {yes};; *) {no};; esac" if name in names else None
-    if bare and bare[2] in names:
+        return f'case "${variables[name]}" in {pattern}) {yes};; *) {no};; esac' if name in variables else None
+    if bare and bare[2] in variables:
         yes, no = ("", "false") if bare[1] else ("false", "")
-        return f'case {_value(bare[2])} in ""|false|0|null) {yes};; *) {no};; esac'
+        return f'case "${variables[bare[2]]}" in ""|false|0|null) {yes};; *) {no};; esac'
     return None
-
-
-def _value(name: str) -> str:
-    return f'"${{{{ matrix.{name} }}}}"'

@@ -81,10 +81,15 @@ def _text(path: str) -> str | None:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
         return None
-    with open(fd, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return None
-        return file.read(_MOST_BYTES).decode("utf-8", "replace")
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(_MOST_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def _pyproject(text: str, folder: str) -> Iterator[Test | tuple[str, ...]]:
@@ -135,13 +140,13 @@ def _tox(text: str, _folder: str, file: str) -> Iterator[Test]:
 
 def _envlist(text: str) -> tuple[str, ...]:
     """`py{310,311}-{a,b}, lint` → py310-a, py310-b, …: tox's generative section names."""
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     lines = (line.partition("#")[0] for line in text.splitlines())
     for word in re.findall(r"(?:\{[^{}]*\}|[^\s,{}])+", ",".join(lines)):
         for name in _expanded(word):
             if _ENV_NAME.fullmatch(name) and len(found) < _MOST_ENVS:
-                found[name] = None
-    return tuple(found)
+                found.setdefault(name.casefold(), name)  # no two jobs differ in case alone
+    return tuple(found.values())
 
 
 def _expanded(word: str) -> list[str]:

@@ -78,7 +78,10 @@ def value(found: object) -> str:
             else "[\n" + "".join(f"  {item},\n" for item in items) + "]"
         )
     text = str(found)
-    return script(text) if "\n" in text else line(text)
+    if "\n" not in text:
+        return line(text)
+    # a script would get, or lose, line feeds at its end
+    return script(text) if text.endswith("\n") and "\n" in text.rstrip("\n") else basic(text)
 
 
 def entry(name: str, found: object) -> str:

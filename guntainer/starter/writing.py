@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 
+from guntainer import errors
+from guntainer.jobs.load import load
 from guntainer.starter import toml
 from guntainer.value import Value
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from guntainer.starter.archives import Rootfs
     from guntainer.starter.project import Project, Test
 
+_EXPRESSION = "${{"
+_NOT_WRITTEN = f"no path in a job file can hold {_EXPRESSION}: call it something else"
 HOST = "host"
 WORKDIR = "/workspace"
 HEAD = """\
@@ -29,9 +33,18 @@ class Folder(Value):
     """The folder, seen from the folder of the job file."""
 
 
+def problem(text: str) -> str:
+    """What a batch would say of a job file; "" where it would take it."""
+    try:
+        load(text.encode("utf-8", "surrogateescape"), path="", base="/", format="toml")
+    except errors.JobFileError as error:
+        return error.problems[0].split(": ", 1)[-1]
+    return ""
+
+
 def text(folder: Folder) -> str:
     """The job file."""
-    usable = [one for one in folder.rootfs if one.machine in ("", platform.machine())]
+    usable = [one for one in folder.rootfs if not _unusable(folder, one)]
     names = [one.name for one in usable] or [HOST]
     found = sorted({test.file for test in folder.project.tests})
     found += [f"{len(folder.rootfs)} rootfs"] if folder.rootfs else []
@@ -41,7 +54,7 @@ def text(folder: Folder) -> str:
         )
     ]
     lines += ["version = 1", "", *defaults(folder.inside)]
-    lines += _all_rootfs(folder, usable)
+    lines += _all_rootfs(folder)
     pythons = _pythons(names, folder.project.pythons)
     for test in folder.project.tests:
         lines += ["", *_job(test, names, folder.project.pythons, pythons if test.prepare.startswith("pip") else {})]
@@ -55,20 +68,37 @@ def defaults(inside: str, timeout: str = "10m", env: dict[str, object] | None = 
     return [
         "[defaults]",
         toml.entry("timeout", timeout),
-        f"{toml.entry('workspace', inside)}            # each job works in a copy of this folder, at {WORKDIR}",
-        toml.entry("workdir", WORKDIR),
+        *_workspace(inside),
         toml.entry("env", {"CI": "1", **(env or {})}),
         toml.comment('memory = "2g"                # and cpus, pids-limit, network = "none", user, …'),
     ]
 
 
-def _all_rootfs(folder: Folder, usable: list[Rootfs]) -> list[str]:
+def _workspace(inside: str) -> list[str]:
+    if _EXPRESSION in inside:
+        return toml.commented([toml.entry("workspace", inside), f"left out: {_NOT_WRITTEN}"])
+    told = f"# each job works in a copy of this folder, at {WORKDIR}"
+    return [f"{toml.entry('workspace', inside)}            {told}", toml.entry("workdir", WORKDIR)]
+
+
+def _source(folder: Folder, one: Rootfs) -> str:
+    return f"./{one.path}" if folder.inside == "." else f"./{folder.inside}/{one.path}"
+
+
+def _unusable(folder: Folder, one: Rootfs) -> str:
+    """Why a rootfs is a comment in the file; "" where it is none."""
+    if _EXPRESSION in _source(folder, one):
+        return f"left out: {_NOT_WRITTEN}"
+    return "" if one.machine in ("", platform.machine()) else f"for {one.machine}, and this machine is none"
+
+
+def _all_rootfs(folder: Folder) -> list[str]:
     lines: list[str] = []
     for one in folder.rootfs:
-        path = one.path if folder.inside == "." else f"{folder.inside}/{one.path}"
-        table = [f"[rootfs.{toml.key(one.name)}]", toml.entry("source", f"./{path}")]
-        if one not in usable:
-            table = toml.commented([*table, f"for {one.machine}, and this machine is none"])
+        table = [f"[rootfs.{toml.key(one.name)}]", toml.entry("source", _source(folder, one))]
+        why = _unusable(folder, one)
+        if why:
+            table = toml.commented([*table, why])
         lines += ["", *table]
     if not folder.rootfs:
         lines += [

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from guntainer.cli import init
+from guntainer.errors import UsageError
 from guntainer.jobs.load import JobFile, load
+from guntainer.jobs.names import folder_name
 from guntainer.starter import archives, project
 from tests.conftest import Run
 
@@ -34,6 +37,7 @@ FOLDERS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "hatch": ({"pyproject.toml": "[tool.hatch.envs.dev.scripts]\ntest = 'pytest'"}, {"hatch": "hatch run dev:test"}),
     "tox in pyproject": ({"pyproject.toml": "[tool.tox]\nlegacy_tox_ini = 'x'\n[tool.pytest]"}, {"tox": "tox"}),
     "tox": ({"tox.ini": "[tox]\nenvlist =\n  py{311,312}-{a,b}\n  lint # x\n[testenv]\n"}, {"tox": "tox -e py311-a"}),
+    "tox twice": ({"tox.ini": "[tox]\nenvlist = a, A, py{X,x}\n"}, {"tox": "tox -e a"}),
     "tox without a list": ({"tox.ini": "[testenv]\ncommands = x\n", "pyproject.toml": PYPROJECT}, {"tox": "tox"}),
     "npm": ({"package.json": '{"scripts": {"test": "jest"}}', "package-lock.json": "{}"}, {"npm": "npm test"}),
     "pnpm": ({"package.json": '{"scripts": {"test": "jest"}}', "pnpm-lock.yaml": ""}, {"pnpm": "pnpm test"}),
@@ -99,6 +103,33 @@ def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     assert archives.look(str(tmp_path)) == ()
 
 
+def test_a_folder_is_no_file_of_a_project(guntainer: Run, home: Path) -> None:
+    for name in ("Makefile", "tox.ini", "package.json"):
+        (home / "work" / name).mkdir()
+    done = guntainer("init")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert [job.key for job in read(home / "work").jobs] == ["hello"]
+
+
+@pytest.mark.parametrize("what", ["folder", "fifo", "file"])
+def test_no_descriptor_is_left(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "Makefile"
+    if what == "folder":
+        path.mkdir()
+    elif what == "fifo":
+        os.mkfifo(path)
+    else:
+        path.write_text("test:\n")
+    before = os.listdir("/proc/self/fd")
+    if what == "file":
+        assert init._workflow(str(path)) == b"test:\n"
+    else:
+        with pytest.raises(UsageError, match="Is a directory" if what == "folder" else "it is not a file"):
+            init._workflow(str(path))
+    assert len(project.look(str(tmp_path)).tests) == (1 if what == "file" else 0)
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_it_runs_at_once(guntainer: Run, home: Path) -> None:
     folder = fill(home / "work", {"Makefile": "test:\n\t@echo tested in $$PWD\n"})
     if shutil.which("make") is None:
@@ -129,6 +160,37 @@ def test_archives_become_an_axis(guntainer: Run, home: Path, small_archive: Path
     assert [Path(job.rootfs.location).name for job in jobs] == ["debian-12.tar.gz", "a b.tar.gz", "unpacked"]
     assert "# [rootfs.alpine-3-20]" in (folder / "jobs.toml").read_text()
     assert guntainer("batch", "--check").returncode == 0
+
+
+def test_archives_that_differ_in_case_alone(guntainer: Run, home: Path, small_archive: Path) -> None:
+    for name in ("a.tar.gz", "A.tar.gz", "HOST.tar.gz"):
+        shutil.copy(small_archive, home / "work" / name)
+    assert guntainer("init").returncode == 0
+    assert [job.id for job in read(home / "work").jobs] == ["hello (A)", "hello (HOST-2)", "hello (a-2)"]
+    assert guntainer("batch", "--check").returncode == 0
+
+
+def test_paths_that_look_like_expressions(guntainer: Run, home: Path, small_archive: Path) -> None:
+    shutil.copy(small_archive, home / "work" / "${{ matrix.x }}.tar.gz")
+    assert guntainer("init").returncode == 0
+    text = (home / "work" / "jobs.toml").read_text()
+    assert '# source = "./${{ matrix.x }}.tar.gz"\n# left out: no path in a job file can hold ${{' in text
+    assert [job.rootfs.kind for job in read(home / "work").jobs] == ["host"]
+    folder = home / "${{ matrix.y }}"
+    folder.mkdir()
+    shutil.copy(small_archive, folder / "a.tar.gz")
+    done = guntainer("init", folder, "-o", "other.toml")
+    assert (done.returncode, guntainer("batch", "--check", "other.toml").returncode) == (0, 0)
+    fill(folder, {"ci.yml": WORKFLOW})
+    done = guntainer("init", folder, "--from-github", folder / "ci.yml", "-o", "third.toml")
+    assert (done.returncode, guntainer("batch", "--check", "third.toml").returncode) == (0, 0)
+
+
+def test_nothing_is_written_that_would_be_wrong(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guntainer.starter.writing._hello", lambda names: ["[jobs.hello]"])
+    with pytest.raises(UsageError, match=r"^init \.: no job file can be made of what is here: .*rootfs is missing"):
+        init.main([])
+    assert os.listdir(home / "work") == []
 
 
 def test_a_rootfs_for_each_python(guntainer: Run, home: Path, small_archive: Path) -> None:
@@ -261,6 +323,36 @@ def test_from_github_runs(guntainer: Run, home: Path) -> None:
     done = guntainer("batch")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "tested" in done.stdout
+
+
+STEPS = """
+on: push
+jobs:
+  test:
+    runs-on: self-hosted
+    strategy: {fail-fast: false, matrix: {flags: ['-DX="a b" -DY=$HOME', '"a b"', '$(echo run)']}}
+    steps:
+      - run: |
+          # nothing yet
+      - {run: "echo 'A=b c' >> $GITHUB_ENV; printf 'B=$d' >> $GITHUB_ENV"}
+      - {run: "false\\necho GOES-ON", continue-on-error: true}
+      - {run: "cat <<EOF\\nopen $A $B"}
+      - {run: 'echo "flags: $FLAGS"', if: "matrix.flags != ''", env: {FLAGS: "${{ matrix.flags }}"}}
+      - {run: "print('python')", shell: python, working-directory: /}
+      - {run: "sudo echo root \\\\"}
+      - {run: "false | true; echo GOES-ON", shell: bash}
+"""
+
+
+def test_steps_run_as_on_github(guntainer: Run, home: Path) -> None:
+    fill(home / "work", {"ci.yml": STEPS})
+    done = guntainer("init", "--from-github", "ci.yml")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+    done = guntainer("batch", "--results", home / "out")
+    assert done.returncode == 1, done.stdout + done.stderr
+    for job, flags in zip(read(home / "work").jobs, ('-DX="a b" -DY=$HOME', '"a b"', "$(echo run)"), strict=True):
+        out = (home / "out" / folder_name(job.id) / "stdout").read_text()
+        assert out.splitlines() == ["open b c $d", f"flags: {flags}", "python", "root"], out
 
 
 class TestSchema:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import textwrap
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from guntainer.errors import JobFileError
 from guntainer.jobs.load import JobFile, load
+from guntainer.starter import toml
 from guntainer.starter.github import Converted, convert
 
 
@@ -47,6 +50,12 @@ def _one(lines: str, *warnings: str) -> Any:
 
 def _script(lines: str, *warnings: str) -> str:
     return str(_one(lines, *warnings).command[-1])
+
+
+def _run(job: Any, shell: str = "bash") -> subprocess.CompletedProcess[str]:
+    """The job's script in a shell of this machine, with the job's variables."""
+    words = [shell, "-e", "-c", job.command[-1]]
+    return subprocess.run(words, env={**os.environ, **dict(job.env)}, capture_output=True, text=True, check=False)
 
 
 WORKFLOW = """
@@ -126,22 +135,27 @@ def test_a_whole_workflow() -> None:
 def test_the_script_is_that_of_the_steps() -> None:
     (job, *_) = _loaded(_convert(WORKFLOW)).jobs
     assert job.command[3].split("\n") == [
+        "# Each step is read like a script of its own, up to its END_OF_STEP.",
         "# actions/checkout@v4: the workspace is this folder",
         "# left out: actions/setup-python@v5: actions do not run here; write what it does",
         "#   python-version: $ {{ matrix.python }}",
         "# Install",
         "(",
         'cd -- "sub dir"',
+        ". /dev/fd/3 3<<'END_OF_STEP'",
         "pip install .",
         'echo "3.10 ${A}"',
-        ")  # end of step",
+        "END_OF_STEP",
+        ")",
         "# Test",
         "(",
         "set -o pipefail",
         'cd -- "tests"',
         r'export X="a \"b\" \$c"',
+        ". /dev/fd/3 3<<'END_OF_STEP'",
         "pytest | tee log",
-        ")  # end of step",
+        "END_OF_STEP",
+        ")",
         "",
     ]
 
@@ -251,13 +265,15 @@ class TestSteps:
             "runs only where the steps before it succeed: a script ends at the first failure",
         )
         lines = script.split("\n")
-        assert lines[:5] == ['if [ "1" = "1" ]; then', "(", "one", ")  # end of step", "fi"]
-        assert lines[5:10] == ['if [ "1" != "1" ]; then', "(", "two", ")  # end of step", "fi"]
+        step = ["(", ". /dev/fd/3 3<<'END_OF_STEP'", "one", "END_OF_STEP", ")"]
+        assert lines[1:8] == ['if [ "$MATRIX_V" = "1" ]; then', *step, "fi"]
+        assert lines[8:10] == ['if [ "$MATRIX_V" != "1" ]; then', "("]
         assert "# three" in lines
         assert "four" in lines
         assert "# five" in lines
         assert "seven" in lines
-        assert lines[-3:] == ["eight", ") || true  # end of step, which may fail", ""]
+        assert lines[-8:-4] == ["(", "set -e", ". /dev/fd/3 3<<'END_OF_STEP'", "eight"]
+        assert lines[-4:] == ["END_OF_STEP", ")", "set -e", ""]
 
     @pytest.mark.parametrize(
         ("condition", "holds"),
@@ -273,6 +289,8 @@ class TestSteps:
             ("matrix.no != 'false'", False),
             ("matrix.no", False),
             ("${{ runner.os == 'Linux' && matrix.v }}", True),
+            ("true", True),
+            ("${{ true && matrix.v }}", True),
         ],
     )
     def test_conditions_are_those_of_the_shell(self, condition: str, holds: bool) -> None:
@@ -280,8 +298,8 @@ class TestSteps:
         steps = [{"run": "echo yes", "if": condition}]
         job = _one(f"strategy: {json.dumps({'matrix': matrix})}\nsteps: {json.dumps(steps)}")
         for shell in ("sh", "bash"):
-            done = subprocess.run([shell, "-e", "-c", job.command[-1]], capture_output=True, text=True, check=True)
-            assert (done.stdout == "yes\n") == holds
+            done = _run(job, shell)
+            assert (done.returncode, done.stdout == "yes\n", done.stderr) == (0, holds, "")
 
     def test_what_steps_write_for_those_behind_them(self) -> None:
         steps = [
@@ -291,10 +309,116 @@ class TestSteps:
             {"run": "echo D=5 >> $GITHUB_ENV; exit 1", "continue-on-error": True},
             {"run": 'echo "$A $D ${PATH%%:*}"'},
         ]
-        script = _script(f"steps: {json.dumps(steps)}")
+        job = _one(f"steps: {json.dumps(steps)}")
         for shell in ("sh", "bash"):
-            done = subprocess.run([shell, "-e", "-c", script], capture_output=True, text=True, check=True)
-            assert done.stdout == "b c 5 /mine\n"
+            assert _run(job, shell).stdout == "b c 5 /mine\n"
+
+    @pytest.mark.parametrize("shell", ["sh", "bash"])
+    def test_the_last_line_of_what_a_step_has_written_needs_no_end(self, shell: str) -> None:
+        steps = [
+            {"run": "printf 'A-1=x\nB=2' >> $GITHUB_ENV; printf /mine >> $GITHUB_PATH"},
+            {"run": 'echo "$B ${PATH%%:*}"'},
+        ]
+        done = _run(_one(f"steps: {json.dumps(steps)}"), shell)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "2 /mine\n", "")
+
+    @pytest.mark.parametrize("shell", ["sh", "bash"])
+    @pytest.mark.parametrize(
+        "script",
+        ["", " \t", "# nothing yet\n", "echo x >/dev/null \\", "cat <<EOF >/dev/null\nx", "END_OF_STEP() { :; }\n# '"],
+    )
+    def test_whatever_a_step_is_the_others_run(self, script: str, shell: str) -> None:
+        steps = [{"run": script}, {"run": "echo hi"}, {"run": script}]
+        done = _run(_one(f"steps: {json.dumps(steps)}"), shell)
+        assert (done.returncode, done.stdout) == (0, "hi\n"), done.stderr
+
+    @pytest.mark.parametrize("shell", ["sh", "bash"])
+    def test_one_that_is_wrong_ends_the_job_there(self, shell: str) -> None:
+        steps = [{"run": "echo one"}, {"run": "echo 'two"}, {"run": "echo three"}]
+        done = _run(_one(f"steps: {json.dumps(steps)}"), shell)
+        assert (done.returncode != 0, done.stdout) == (True, "one\n")
+
+    def test_one_that_says_what_ends_it(self) -> None:
+        script = "cat <<END_OF_STEP\nin\nEND_OF_STEP\necho out\nEND_OF_STEP_() { :; }\n"
+        done = _run(_one(f"steps: {json.dumps([{'run': script}, {'run': 'echo last'}])}"))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "in\nout\nlast\n", "")
+
+    @pytest.mark.parametrize("shell", ["sh", "bash"])
+    def test_one_that_may_fail_ends_at_its_first_failure(self, shell: str) -> None:
+        steps: list[dict[str, object]] = [
+            {"run": "echo one\nfalse\necho GOES-ON", "continue-on-error": True, "if": "matrix.v != ''"},
+            {"run": "echo two; cd none; echo GOES-ON", "continue-on-error": True, "working-directory": "/"},
+            {"run": "echo three"},
+            {"run": "false"},
+            {"run": "echo GOES-ON"},
+        ]
+        done = _run(_one(f"strategy: {{matrix: {{v: [1]}}}}\nsteps: {json.dumps(steps)}"), shell)
+        assert (done.returncode, done.stdout) == (1, "one\ntwo\nthree\n")
+
+    def test_one_that_may_fail_at_times(self) -> None:
+        _one(
+            "strategy: {matrix: {v: [true]}}\nsteps: [{run: x, continue-on-error: '${{ matrix.v }}'}]",
+            "steps[0].continue-on-error: left out: ${{ matrix.v }} is not known here",
+        )
+
+    @pytest.mark.parametrize("shell", ["sh", "bash"])
+    @pytest.mark.parametrize(
+        "value", ['-DX="a b" -DY=$HOME', '"a b"', "$(echo run >&2)", "`id`", "\\", "a\nb", "(", "!", "'"]
+    )
+    def test_no_shell_looks_into_values_of_the_matrix(self, value: str, shell: str) -> None:
+        steps = [
+            {
+                "if": "matrix.flags != '' && !startsWith(matrix.flags, 'x') && matrix.flags",
+                "env": {
+                    "FLAGS": "<${{ matrix.flags }}>",
+                    "LITERAL": "${{ '$(echo run >&2)' }}",
+                    "MATRIX_FLAGS": "step",
+                },
+                "run": 'printf "%s|%s|%s" "$FLAGS" "$LITERAL" "$MATRIX_FLAGS"',
+            }
+        ]
+        matrix = json.dumps({"matrix": {"flags": [value], "un-used": [1]}})
+        job = _one(f"strategy: {matrix}\nsteps: {json.dumps(steps)}")
+        assert dict(job.env) == {"CI": "1", "MATRIX_FLAGS_2": value}
+        done = _run(job, shell)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"<{value}>|$(echo run >&2)|step"
+
+    def test_folders_by_the_matrix(self, tmp_path: Path) -> None:
+        (tmp_path / 'a "b"').mkdir()
+        matrix = json.dumps({"matrix": {"in-dir": [str(tmp_path / 'a "b"')]}})
+        steps = json.dumps([{"run": "pwd", "working-directory": "${{ matrix.in-dir }}"}])
+        done = _run(_one(f"strategy: {matrix}\nsteps: {steps}"))
+        assert done.stdout == f'{tmp_path}/a "b"\n'
+
+    def test_names_of_variables_that_are_none(self) -> None:
+        job = _one(
+            """
+            env: {"A B": 1, C: 2, "": 3, D: "\\0"}
+            steps:
+              - {run: 'echo "$C $E"', env: {"é": 1, "A B": 2, E: 5}}
+            """,
+            'env."A B": left out: "A B" can not name a variable: expected letters, digits and _',
+            'left out: "" can not name a variable: expected letters, digits and _',
+            "env.D: left out: a NUL character can not be passed on",
+            'env."é": left out: no shell can name a variable so',
+            'env."A B": left out: no shell can name a variable so',
+        )
+        assert _run(job).stdout == "2 5\n"
+
+    def test_switched_on_and_off(self) -> None:
+        script = _script("steps: [{run: on, if: true}, {run: off, if: false}, {run: empty, if: }]", "it never runs")
+        assert [word for word in ("on", "off", "empty") if f"\n{word}\n" in script] == ["on", "empty"]
+
+    def test_python_knows_no_variables_of_a_shell(self) -> None:
+        job = _one(
+            """
+            env: {A: x}
+            steps: [{shell: python, run: "print('<${{ env.A }}>')"}, {run: "echo '<'${{ env.A }}'>'"}]
+            """,
+            "${{ env.A }} has no meaning here: left empty",
+        )
+        assert _run(job).stdout == "<>\n<x>\n"
 
     def test_sudo(self) -> None:
         assert "sudo() {" in _script("steps: [{run: sudo apt-get update}]")
@@ -339,6 +463,11 @@ class TestSteps:
     def test_none_that_runs(self) -> None:
         with pytest.raises(JobFileError, match="none of the jobs can be carried over"):
             _convert("jobs: {j: {runs-on: ubuntu-latest, steps: [{uses: actions/checkout@v4}, 5]}}")
+
+
+@pytest.mark.parametrize("text", ["a", "a\n", "a\nb", "a\nb\n", "a\n\n", "\n", "\na\n", "a'\"\nb", "'''\n\"\"\"\n"])
+def test_a_value_is_what_it_was(text: str) -> None:
+    assert tomllib.loads(toml.entry("a", text)) == {"a": text}
 
 
 class TestRest:
@@ -411,7 +540,7 @@ class TestRest:
               b: {uses: ./.github/workflows/other.yml}
               c: {container: "No Image!", steps: [{run: x}]}
               d: {runs-on: ubuntu-latest, steps: 5}
-              e: {runs-on: ubuntu-latest, env: {"A B": 1, C: [1]}, steps: [{run: x}]}
+              e: {runs-on: ubuntu-latest, artifacts: 1, services: {"a b": {image: x}}, steps: [{run: "\\0"}]}
               good: {runs-on: ubuntu-latest, needs: [a], steps: [{run: x}]}
             """
         found = _convert(text)
@@ -420,6 +549,51 @@ class TestRest:
         left = "".join(found.warnings)
         for key in "abcde":
             assert f"jobs.{key}" in left
+
+    def test_two_that_differ_in_case_alone(self) -> None:
+        text = """
+            jobs:
+              Build: {runs-on: ubuntu-latest, steps: [{run: x}]}
+              build: {runs-on: ubuntu-latest, steps: [{run: y}]}
+              BUILD-2: {runs-on: ubuntu-latest, steps: [{run: z}]}
+              last: {runs-on: ubuntu-latest, needs: [build], steps: [{run: x}]}
+            """
+        file = _jobs(text, "it is build-3 here: another job is called Build")
+        assert [job.id for job in file.jobs] == ["Build", "build-3", "BUILD-2", "last"]
+        assert file.jobs[-1].needs == ("build-3",)
+
+    def test_what_is_wrong_together_alone(self) -> None:
+        """Each is right by itself, but they are too many: those that were too many are left out, and are not needed."""
+        job = "{runs-on: ubuntu-latest, strategy: {matrix: {v: [1, 2, 3]}}, steps: [{run: x}]}"
+        small = "{runs-on: ubuntu-latest, needs: [b, a], steps: [{run: x}]}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("guntainer.jobs.load._MOST_JOBS", 5)
+            file = _jobs(
+                f"jobs: {{a: {job}, b: {job}, c: {small}, d: {job}, e: {small}}}",
+                "jobs.b: left out: jobs.b.matrix: the file has more than 5 jobs",
+                'jobs.c.needs: "b" is left out',
+                "jobs.d: left out: jobs.d.matrix: the file has more than 5 jobs",
+                'jobs.e.needs: "b" is left out',
+            )
+        assert {job.key: job.needs[:1] for job in file.jobs} == {"a": (), "c": ("a (1)",), "e": ("a (1)",)}
+
+    def test_services_of_one_name_in_a_job_that_no_host_can_be_called(self) -> None:
+        file = _jobs(
+            """
+            jobs:
+              a: {runs-on: ubuntu-latest, services: {db: {image: postgres}}, steps: [{run: x}]}
+              b_c_: {runs-on: ubuntu-latest, services: {db: {image: mysql}}, steps: [{run: x}]}
+            """,
+            "its host name is b-c-db: another job's service is called db",
+        )
+        assert [[one.name for one in job.services] for job in file.jobs] == [["db"], ["b-c-db"]]
+
+    def test_a_variable_of_a_service_that_is_none(self) -> None:
+        job = _one(
+            'services: {db: {image: x, env: {"A B": 1, C: 2}}}',
+            'db.env."A B": left out: "A B" can not name a variable: expected letters, digits and _',
+        )
+        assert dict(job.services[0].job.env) == {"C": "2"}
 
     @pytest.mark.parametrize(
         "text",
@@ -544,7 +718,7 @@ JOB = st.one_of(
 
 @given(
     st.fixed_dictionaries(
-        {"jobs": st.dictionaries(st.sampled_from(["a", "b", "c d"]), JOB, max_size=3)}, optional={"env": VALUES}
+        {"jobs": st.dictionaries(st.sampled_from(["a", "b", "A", "c d"]), JOB, max_size=3)}, optional={"env": VALUES}
     )
 )
 def test_any_workflow_becomes_a_file_that_can_be_read(workflow: dict[str, object]) -> None:
