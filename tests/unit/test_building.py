@@ -20,6 +20,15 @@ from guntainer.idmap import Ids
 from guntainer.image.config import Config
 
 
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """What runs in a process of its own otherwise sets it for good."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 def digest_of(path: Path) -> str:
     fd = content.open_source(str(path.parent), path.name)
     try:
