@@ -26,7 +26,7 @@ batches may run in threads beside each other.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import anyio
 
@@ -37,7 +37,7 @@ from guntainer.jobs.model import Job
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any
 
     from guntainer.report import Report, Result
@@ -49,12 +49,12 @@ def batch(
     source: Source,
     *,
     parallel: int | None = None,
-    only: Iterable[str] = (),
+    only: str | Iterable[str] = (),
     results: str | os.PathLike[str] | None = None,
     store: str | os.PathLike[str] | None = None,
     userns: str = "auto",
     fail_fast: bool = False,
-    settings: Iterable[str] = (),
+    settings: str | Iterable[str] = (),
     on_event: Callable[[events.Event], object] | None = None,
 ) -> Report:
     """Run a batch, and return what came of it when all of its jobs have ended.
@@ -65,13 +65,13 @@ def batch(
         source: the path of a job file; a mapping with the keys of one, whose relative paths are seen from the working
             directory; or Jobs.
         parallel: containers at once; None: one per core. A job file's max-parallel is not exceeded.
-        only: patterns of the jobs to run, as --only has them; what they need runs as well.
+        only: patterns of the jobs to run, as --only has them, or one of them; what they need runs as well.
         results: a folder in which each job's stdout, stderr and result.json are kept, see `guntainer report`. None: the
             results in the report have no logs: their `stdout` and `stderr` are None.
         store: where unpacked archives are kept; None: GUNTAINER_STORE or the cache folder.
         userns: "range", "single" or "auto", as --userns.
         fail_fast: the first failure cancels the rest.
-        settings: `KEY=VALUE` texts, as --set; not for Jobs.
+        settings: `KEY=VALUE` texts, as --set, or one of them; not for Jobs.
         on_event: is called with each event, in this thread, between two steps of the batch: what takes long there holds
             the batch up. What it raises ends the batch, and is raised here.
 
@@ -113,12 +113,12 @@ def open_batch(
     source: Source,
     *,
     parallel: int | None = None,
-    only: Iterable[str] = (),
+    only: str | Iterable[str] = (),
     results: str | os.PathLike[str] | None = None,
     store: str | os.PathLike[str] | None = None,
     userns: str = "auto",
     fail_fast: bool = False,
-    settings: Iterable[str] = (),
+    settings: str | Iterable[str] = (),
     output: bool = True,
 ) -> EventStream:
     """A batch as an asynchronous stream of its events: `async with open_batch(…) as stream: async for event in stream: …`.
@@ -135,20 +135,55 @@ def open_batch(
     Raises:
         JobFileError, UsageError: here, as `batch`; what else it raises is raised by the block or by the iteration.
     """
-    if parallel is not None and parallel < 1:
-        raise errors.UsageError(f"parallel {parallel}: expected a number from 1")
+    if parallel is not None and (type(parallel) is not int or parallel < 1):
+        raise errors.UsageError(f"parallel {parallel!r}: expected a number from 1")
     if userns not in ("auto", "range", "single"):
         raise errors.UsageError(f"userns {userns!r}: expected auto, range or single")
-    file = _load(source, tuple(settings))
+    patterns = _texts(only, "only")
+    kept, known_store = _folder(results, "results"), _folder(store, "store")
+    file = _load(source, _texts(settings, "settings"))
     return EventStream(
-        file.replace(jobs=_chosen(file.jobs, tuple(only)), fail_fast=fail_fast or file.fail_fast),
+        file.replace(jobs=_chosen(file.jobs, patterns), fail_fast=fail_fast or file.fail_fast),
         known=tuple(job.id for job in file.jobs),
         parallel=_bounded(parallel or len(os.sched_getaffinity(0)), file.max_parallel),
-        results=None if results is None else os.path.abspath(results),
-        store=None if store is None else os.fspath(store),
+        results=None if kept is None else os.path.abspath(kept),
+        store=known_store,
         userns=userns,
         output=output,
     )
+
+
+def _texts(given: object, what: str) -> tuple[str, ...]:
+    """Several texts; one alone is meant as it stands, and not letter by letter.
+
+    Raises:
+        UsageError: they are something else.
+    """
+    if isinstance(given, str):
+        return (given,)
+    if not isinstance(given, Iterable) or isinstance(given, bytes | Mapping):
+        raise errors.UsageError(f"{what}: expected texts, got {given!r}")
+    found = tuple(given)
+    for one in found:
+        if not isinstance(one, str):
+            raise errors.UsageError(f"{what}: expected texts, got {one!r} among them")
+    return found
+
+
+def _folder(given: object, what: str) -> str | None:
+    """The path of a folder; "" is none: it would be the working directory.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if given is None:
+        return None
+    path = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(path, str):
+        raise errors.UsageError(f"{what}: expected the path of a folder, got {given!r}")
+    if not path:
+        raise errors.UsageError(f"{what}: expected the path of a folder, got an empty one")
+    return path
 
 
 def _bounded(parallel: int, most: int | None) -> int:
@@ -167,6 +202,8 @@ def _load(source: Source, settings: tuple[str, ...]) -> JobFile:
         return load(text, path=path, base=base, format=notation, read=jobfile.read, settings=parsed, here=here)
     if settings:
         raise errors.UsageError("settings: expected a job file to set them in, got Jobs")
+    if not isinstance(source, Iterable):
+        raise TypeError(f"expected a path, a mapping or Jobs, got {type(source).__name__}")
     jobs = tuple(source)
     for job in jobs:
         if not isinstance(job, Job):

@@ -237,6 +237,16 @@ class EventStream:
         return self
 
     async def __anext__(self) -> events.Event:
+        """The next one.
+
+        Raises:
+            RuntimeError: the block of the batch has not been entered, so that none would ever come.
+            GuntainerError: guntainer can not run the batch.
+        """
+        if self._ids is None and not self._left:
+            raise RuntimeError(
+                "this batch has not begun: enter it first, with `async with guntainer.open_batch(…) as stream`"
+            )
         while not self._pending:
             if self._error is not None:
                 raise self._error

@@ -194,14 +194,14 @@ def open_history(job_file: str | None) -> History:
     """
     if job_file is None:
         return History("", detail="standard input has no history")
-    base = _state_folder()
-    if not base:
+    folder = own_folder()
+    if not folder:
         return History("", detail="no history is kept: neither XDG_STATE_HOME nor HOME is an absolute path")
     try:
         name = hashlib.sha256(os.fsencode(os.path.abspath(job_file))).hexdigest()
     except OSError:
         return History("", detail="no history is kept: the working directory does not exist any more")
-    path = f"{base}/guntainer/history/{name}.json"
+    path = f"{folder}/{name}.json"
     stamp = _stamp(path)  # before it is read: whoever writes it meanwhile is noticed
     try:
         jobs, interrupted, note = _read(path)
@@ -210,6 +210,12 @@ def open_history(job_file: str | None) -> History:
     found = History(path, jobs, note=note, stamp=stamp)
     found.interrupted = interrupted
     return found
+
+
+def own_folder() -> str:
+    """The folder of all histories, which may not be there yet; "": none is kept."""
+    base = _state_folder()
+    return f"{base}/guntainer/history" if base else ""
 
 
 def _state_folder() -> str:
@@ -234,13 +240,16 @@ def _read(path: str) -> tuple[dict[str, str], bool, str]:
         if error.errno == errno.ELOOP:
             return {}, False, f"the history {path} is ignored: it is a link"
         raise
-    with open(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             return {}, False, f"the history {path} is ignored: it is no regular file"
         if status.st_size > _MOST_BYTES:
             return {}, False, f"the history {path} is ignored: it is larger than {_MOST_BYTES >> 20} MiB"
-        data = file.read(_MOST_BYTES)
+        with open(fd, "rb", closefd=False) as file:  # where it raises, it would not close it
+            data = file.read(_MOST_BYTES)
+    finally:
+        os.close(fd)
     why, jobs, interrupted = _understood(data)
     return jobs, interrupted, f"the history {path} is ignored: {why}" if why else ""
 

@@ -16,7 +16,13 @@ def read(path: str) -> bytes:
         OSError: it can not be read, or is none: a FIFO would be waited for, a device may never end.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "not a file")
-        return file.read(_MOST_BYTES + 1)
+        with open(fd, "rb", closefd=False) as file:  # where it raises, it would not close it
+            return file.read(_MOST_BYTES + 1)
+    finally:
+        os.close(fd)

@@ -12,7 +12,8 @@
         container.run("head -n 1 /src/main.py; id -u")
 
 The mark takes the keys of a job in a job file, with `_` for `-`; relative paths are seen from the folder of the test's file.
-`rootfs` is one place or several, or a table of them by name, whose values may be those of a [rootfs.NAME]. The mark of a class or
+`rootfs` is one place or several, or a table of them by name, whose values may be those of a [rootfs.NAME]; `services` is a table of
+services by name, with the keys of a [services.NAME]. The mark of a class or
 a module gives what that of a test does not say. With a `command`, `run` or `entrypoint` the command has run when the test begins,
 and the fixture `container` is a Run; without one it is a Runner. A command that fails fails the test, unless the test has looked
 at how it ended. What keeps a command from being run at all is an error of the test's set-up.
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 MARK = "guntainer"
 _PARAMETER = "guntainer_rootfs"
+_REFUSED = "guntainer_refused"
 _COMMANDS = ("command", "run", "entrypoint")
 _TAIL_LINES = 20
 _TAIL_BYTES = 4096
@@ -83,23 +85,49 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     marked = [item for item in items if item.get_closest_marker(MARK) is not None and isinstance(item, pytest.Function)]
+    if not marked:
+        return
     lost = next((item for item in marked if _PARAMETER not in _parameters(item)), None)
     if lost is not None:
-        raise pytest.UsageError(
-            f"{lost.nodeid}: a method of unittest's can not have @pytest.mark.guntainer; write a function"
+        _end(
+            config,
+            items,
+            f"{lost.nodeid}: a method of unittest's can not have @pytest.mark.guntainer; write a function",
         )
-    if not marked:
         return
     globs = config.getoption("guntainer_rootfs")
     if globs:
         left = [item for item in marked if not any(_matches(_parameters(item)[_PARAMETER], glob) for glob in globs)]
         if len(left) == len(marked):
-            raise pytest.UsageError(f"--guntainer-rootfs {' '.join(globs)}: no test has such a rootfs")
+            _end(config, items, f"--guntainer-rootfs {' '.join(globs)}: no test has such a rootfs")
+            return
         gone = set(map(id, left))
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if id(item) not in gone]
     if not config.pluginmanager.has_plugin("guntainer-running"):
         config.pluginmanager.register(_Running(), "guntainer-running")
+
+
+def _end(config: pytest.Config, items: list[pytest.Item], why: str) -> None:
+    """End the session before any test runs.
+
+    Raises:
+        UsageError: but in a worker of pytest-xdist, where that would be taken for an error of the machinery: who has started it
+            is told, and raises it.
+    """
+    if not hasattr(config, "workerinput"):
+        raise pytest.UsageError(why)
+    config.workeroutput[_REFUSED] = why  # type: ignore[attr-defined]
+    config.hook.pytest_deselected(items=items[:])
+    items.clear()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """A worker of pytest-xdist has ended: see `_end`."""
+    why = getattr(node, "workeroutput", {}).get(_REFUSED)
+    if why is not None:
+        raise pytest.UsageError(why)
 
 
 @pytest.fixture
@@ -374,8 +402,10 @@ def _job(keys: dict[str, Any], name: str, place: object, item: pytest.Item) -> J
     from guntainer.jobs.load import load
 
     source = place if isinstance(place, dict) else {"source": os.fspath(place)}  # type: ignore[call-overload]
+    services = _services(keys)
+    job = {**keys, "rootfs": name, "services": list(services)}
     try:
-        text = json.dumps({"rootfs": {name: source}, "jobs": {"test": {**keys, "rootfs": name}}}, default=os.fspath)
+        text = json.dumps({"rootfs": {name: source}, "services": services, "jobs": {"test": job}}, default=os.fspath)
     except (TypeError, ValueError) as error:
         raise errors.UsageError(f"@pytest.mark.guntainer: {error}") from None
     base = str(item.path.parent)
@@ -384,9 +414,28 @@ def _job(keys: dict[str, Any], name: str, place: object, item: pytest.Item) -> J
         raise errors.UsageError(
             f"@pytest.mark.guntainer: {len(jobs)} jobs come of it", hint="parametrize the test instead"
         )
-    if jobs[0].secrets:
-        raise errors.UsageError("@pytest.mark.guntainer: a test has no secrets", hint="give it env")
     return jobs[0]
+
+
+def _services(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The services of a mark, by name.
+
+    Raises:
+        UsageError: they are something else; or they, or the test, are to have secrets.
+    """
+    from guntainer import errors
+
+    found = keys.get("services", {})
+    if not isinstance(found, dict):
+        raise errors.UsageError(
+            f"@pytest.mark.guntainer: services: expected a table by name, got {found!r}",
+            hint='write services={"db": {"rootfs": …, "command": …}}',
+        )
+    if any("secrets" in table for table in (keys, *found.values()) if isinstance(table, dict)):
+        raise errors.UsageError(
+            "@pytest.mark.guntainer: secrets: there are none in tests, whose output is not masked", hint="give it env"
+        )
+    return found
 
 
 def _shown(keys: Mapping[str, Any], job: Job) -> str:

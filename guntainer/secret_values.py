@@ -70,7 +70,10 @@ def read(secret: Secret, env: Mapping[bytes, bytes]) -> bytes:
 def _contents(path: str) -> bytes | None:
     """No more of a file than is too much; None: it is none."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with open(fd, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return None
-        return file.read(masking.MOST_BYTES + 3)
+        with open(fd, "rb", closefd=False) as file:  # where it raises, as of a folder, it would not close it
+            return file.read(masking.MOST_BYTES + 3)
+    finally:
+        os.close(fd)

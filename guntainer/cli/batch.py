@@ -13,6 +13,7 @@ from guntainer.jobs.model import USERNS as WANTED
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from guntainer.cli.parsing import Parser
+    from guntainer.history import History
     from guntainer.idmap import Ids
     from guntainer.jobs.load import JobFile
     from guntainer.jobs.model import Job
@@ -129,12 +130,12 @@ def _watch(args: Options, words: list[str]) -> int:
         raise errors.UsageError("--watch runs jobs: leave out --check, --list and --dry-run")
     if args.rerun_failed or args.resume:
         raise errors.UsageError("--watch runs the same jobs each time: leave out --rerun-failed and --resume")
-    own = [
-        results.absolute(one, "--watch")
-        for one in (args.results, args.html, args.junit, args.json)
-        if one and one != "-"
-    ]
-    return watch(words, results.absolute(path, "--watch"), lambda: _load(args), own, Notes(args))
+    from guntainer.history import own_folder
+    from guntainer.store.lookup import default_path
+
+    given = (args.results, args.html, args.junit, args.json, args.store or default_path(), own_folder())
+    own = [results.absolute(one, "--watch") for one in given if one and one != "-"]
+    return watch(words, results.absolute(path, "--watch"), lambda asked: _load(args, asked), own, Notes(args))
 
 
 def _batch(args: Options, ids: Ids | None, zygote: Zygote | None, *, looking: bool) -> int:
@@ -144,6 +145,8 @@ def _batch(args: Options, ids: Ids | None, zygote: Zygote | None, *, looking: bo
     from guntainer.history import open_history
 
     selecting.check(args)
+    if args.results == "":
+        raise errors.UsageError("--results: expected the path of a folder, got an empty one")
     if args.interactive_on_failure and not looking:
         from guntainer.cli.interactive import check
 
@@ -152,21 +155,31 @@ def _batch(args: Options, ids: Ids | None, zygote: Zygote | None, *, looking: bo
     history = open_history(None if file.path == "<stdin>" else file.path)
     selection = selecting.select(args, file, history)
     if selection.nothing:
-        return _nothing(args, selection.nothing)
+        return _nothing(args, selection.nothing, file, history, None if looking else ids)
     if looking or ids is None:
         return _look(args, file, selection.jobs)
-    parallel = _parallel(args.jobs)
-    if file.max_parallel is not None:
-        parallel = min(parallel, file.max_parallel)
+    parallel = _bounded(_parallel(args.jobs), file)
     from guntainer.cli.batch_run import Batch
 
     return Batch(args, selection, file, parallel, ids, zygote, history).run()
 
 
-def _nothing(args: Options, why: str) -> int:
-    """There is nothing to be done, and that is good; a report on standard output stands there alone."""
+def _nothing(args: Options, why: str, file: JobFile, history: History, ids: Ids | None) -> int:
+    """There is nothing to be done, and that is good; a report on standard output stands there alone.
+
+    Args:
+        ids: that containers would have; None: none were to run, and no report is written.
+    """
     (write if args.json == "-" else show)(f"{why}\n")
-    return 0
+    if ids is None or not (args.html or args.junit or args.json or args.results):
+        return 0
+    from guntainer.cli.empty_batch import write_reports
+
+    return write_reports(args, file, history, ids, parallel=_bounded(_parallel(args.jobs), file))
+
+
+def _bounded(parallel: int, file: JobFile) -> int:
+    return parallel if file.max_parallel is None else min(parallel, file.max_parallel)
 
 
 def _parallel(text: str) -> int:
@@ -186,10 +199,20 @@ def _path(args: Options) -> str:
     return str(path)
 
 
-def _load(args: Options) -> JobFile:
+def _load(args: Options, asked: set[str] | None = None) -> JobFile:
+    """The job file, read.
+
+    Args:
+        asked: takes the absolute paths of the files that it extends, also of those that are not there.
+    """
     from guntainer import jobfile
     from guntainer.jobs import setting
     from guntainer.jobs.load import load
+
+    def read(path: str) -> bytes:
+        if asked is not None:
+            asked.add(path)
+        return jobfile.read(path)
 
     path = _path(args)
     try:
@@ -208,7 +231,7 @@ def _load(args: Options) -> JobFile:
         path="<stdin>" if path == "-" else path,
         base=base,
         max_cells=args.max_cells,
-        read=jobfile.read,
+        read=read,
         settings=tuple(setting.parse(text) for text in args.set),
         here=results.absolute(".", "--set") if args.set else "",
         placed=os.environ.get("GITHUB_ACTIONS") == "true",

@@ -37,7 +37,7 @@ class Watched:
     Args:
         paths: absolute.
         written: those of them that jobs may write to.
-        without: absolute paths that the batch writes itself: results, reports.
+        without: absolute paths that the batch writes itself: results, reports, the store.
     """
 
     def __init__(self, paths: Iterable[str], written: Iterable[str] = (), without: Iterable[str] = ()) -> None:
@@ -145,7 +145,12 @@ def paths_of(file: JobFile, path: str) -> tuple[set[str], set[str]]:
             read, own = _paths_of_job(one)
             found |= read
             written |= own
-    return {one for one in found if not one.startswith(_NOT_FILES)}, written
+    return watchable(found), written
+
+
+def watchable(paths: set[str]) -> set[str]:
+    """Those that tell of their changes."""
+    return {path for path in paths if not path.startswith(_NOT_FILES)}
 
 
 def _paths_of_job(job: Job) -> tuple[set[str], set[str]]:

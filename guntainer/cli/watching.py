@@ -1,8 +1,9 @@
 """`guntainer batch --watch`: the batch again whenever something that it reads has changed.
 
 Each round is a process of its own, so that nothing of one is left in the next; the kernel ends it when this one is killed. What is
-watched is asked of the job file before each round. What changes during a round begins the next one, but for what the jobs
-may have written themselves, and for the batch's own reports.
+watched is asked of the job file before each round; while that has mistakes, it is what was watched before, and what is extended.
+What changes during a round begins the next one, but for what the jobs may have written themselves, and for the batch's own
+reports, store and history.
 
 Ctrl-C ends a round, and watching goes on; once more, or while nothing runs, it ends us.
 """
@@ -17,7 +18,7 @@ import sys
 import time
 
 from guntainer import errors
-from guntainer.cli.watched import MOST_FILES, MOST_FOLDERS, Watched, changed, paths_of
+from guntainer.cli.watched import MOST_FILES, MOST_FOLDERS, Watched, changed, paths_of, watchable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,14 +36,18 @@ _CODE = "import sys; sys.path.insert(0, {path!r}); from guntainer.cli import ent
 
 
 def watch(
-    words: list[str], path: str, load: Callable[[], JobFile], without: Iterable[str], note: Callable[[str], None]
+    words: list[str],
+    path: str,
+    load: Callable[[set[str]], JobFile],
+    without: Iterable[str],
+    note: Callable[[str], None],
 ) -> int:
     """Rounds, until we are to end.
 
     Args:
         words: of the command line, with --watch.
         path: the job file's, absolute.
-        load: reads it.
+        load: reads it, and puts the paths of the files that it extends into the set, before it reads them.
         without: what the batch writes itself: see `Watched`.
         note: told what goes on.
 
@@ -56,8 +61,9 @@ def watch(
     stopped = _Stopped()
     without = tuple(without)
     first = True
+    known: tuple[set[str], set[str]] = set(), set()
     while True:
-        known, fine = _known(load, path)
+        known, fine = _known(load, path, known)
         watched = Watched(*known, without)
         before = watched.look()
         code = stopped.run(line)
@@ -92,12 +98,35 @@ def _line(words: list[str]) -> list[str]:
     return [sys.executable, "-P", "-c", _CODE.format(path=package), "batch", *own]
 
 
-def _known(load: Callable[[], JobFile], path: str) -> tuple[tuple[set[str], set[str]], bool]:
-    """What is to be watched, and whether the file is fine; of one with mistakes, it alone: the round tells of them."""
+def _known(
+    load: Callable[[set[str]], JobFile], path: str, last: tuple[set[str], set[str]]
+) -> tuple[tuple[set[str], set[str]], bool]:
+    """What is to be watched, and whether all is fine that may be mended by a change of it; the round tells what is not.
+
+    Args:
+        last: what was watched until now. Where the file has mistakes it still counts, and so does what is extended: the mistake may
+            be in there.
+    """
+    asked: set[str] = set()
     try:
-        return paths_of(load(), path), True
+        file = load(asked)
     except errors.GuntainerError:
-        return ({path}, set()), False
+        read, written = last
+        return (watchable({path, *asked, *read}), written), False
+    return paths_of(file, path), not _lacks_secret(file)
+
+
+def _lacks_secret(file: JobFile) -> bool:
+    """Whether the file of a secret can not be used: somebody may make it yet, while a variable will never be set."""
+    from guntainer import secret_values
+
+    jobs = [one for job in file.jobs for one in (job, *(service.job for service in job.services))]
+    for secret in {secret for job in jobs for secret in job.secrets if secret.file}:
+        try:
+            secret_values.read(secret, {})
+        except errors.UsageError:
+            return True
+    return False
 
 
 class _Stopped:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import posixpath
 
 from guntainer import errors
-from guntainer.jobs import setting
 from guntainer.jobs.parse import LARGEST_BYTES, Document, is_text, parse
+from guntainer.jobs.placing import DEEPEST, EXTENDS, Placed
 from guntainer.jobs.problems import Origin, Problems
 from guntainer.jobs.reading import kind_of
 from guntainer.jobs.values import host_path, near, quoted
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from guntainer.jobs.problems import Path, Place
+    from guntainer.jobs.setting import Setting
 
     _T = TypeVar("_T")
     Read = Callable[[str], bytes]
     """The bytes of the file at an absolute path; raises OSError. One more than LARGEST_BYTES is enough."""
 
-KEY = "extends"
-DEEPEST = 10
+KEY = EXTENDS
 MOST_FILES = 50
 TEMPLATE = "."
 """What the name of a job begins with that is only taken over from, and never run."""
@@ -62,6 +62,7 @@ class Joined:
         self._owners: dict[Path, _File] = {}
         self._moved: dict[Path, Path] = {}
         self._settings: dict[Path, str] = {}
+        self._copied: dict[Path, Path] = {}
         self._here = file.base
 
     @property
@@ -71,8 +72,7 @@ class Joined:
 
     def trace(self, path: Path) -> Origin:
         """Where the thing at `path` stands."""
-        path = self._unmoved(path)
-        option = _longest(self._settings, path)
+        path, option = self._origin(path)
         if option is not None:
             return Origin(name=f"--set {option}", place=(0, 0), path=())
         file = self._file(path)
@@ -82,21 +82,30 @@ class Joined:
         """The folder that a relative path is seen from which the thing at `path` holds: an option's is the working directory."""
         if not self._owners and not self._settings:
             return self._main.base
-        path = self._unmoved(path)
-        for key in _PLACED:
-            if (*path, key) in self._owners or (*path, key) in self._settings:
-                path = (*path, key)
-                break
-        return self._here if _longest(self._settings, path) is not None else self._file(path).base
+        path, option = self._origin(path, _PLACED)
+        if option is not None:
+            return self._here
+        return self._file(next(((*path, key) for key in _PLACED if (*path, key) in self._owners), path)).base
+
+    def _origin(self, path: Path, keys: tuple[str, ...] = ()) -> tuple[Path, str | None]:
+        """Where the thing at `path` really stands, and the option that has set it, if one has.
+
+        Args:
+            keys: of the thing; an option that has set one of them counts.
+        """
+        path = _moved(self._moved, path)
+        while True:
+            for each in ((*path, key) for key in keys):
+                if each in self._settings:
+                    return path, self._settings[each]
+            option = _longest(self._settings, path)
+            there = _moved(self._copied, path)
+            if option is not None or there == path:
+                return path, option
+            path = there
 
     def _file(self, path: Path) -> _File:
         return _longest(self._owners, path) or self._main
-
-    def _unmoved(self, path: Path) -> Path:
-        for end in range(min(len(path), 4), 0, -1):
-            if path[:end] in self._moved:
-                return (*self._moved[path[:end]], *path[end:])
-        return path
 
     def locate(self, path: Path) -> Place:
         return self._main.document.locate(path)
@@ -136,11 +145,11 @@ class Joined:
                 self._owners.pop((*path, key), None)
                 self._disown((*path, key), inside)
 
-    def set(self, settings: tuple[setting.Setting, ...], here: str) -> None:
+    def set(self, settings: tuple[Setting, ...], here: str) -> None:
         """Put in what --set says; relative paths in that are seen from the folder `here`."""
         self._here = here
-        self.root, placed = setting.apply(self.root, settings)
-        self._settings.update(placed)
+        placed = Placed(self.root, settings)
+        self.root, self._settings, self._copied = placed.root, placed.settings, placed.copied
 
     def take_over(self, problems: Problems) -> None:
         """Give each job what it takes over from others."""
@@ -160,6 +169,14 @@ def _longest(table: dict[Path, _T], path: Path) -> _T | None:
         if path[:end] in table:
             return table[path[:end]]
     return None
+
+
+def _moved(table: dict[Path, Path], path: Path) -> Path:
+    """Where the thing at `path` has come from, by the longest beginning that `table` knows."""
+    for end in range(min(len(path), 4), 0, -1):
+        if path[:end] in table:
+            return (*table[path[:end]], *path[end:])
+    return path
 
 
 def _plain(key: str) -> str:

@@ -290,6 +290,17 @@ SHARED = ("fail-fast", "max-parallel", "stage")
 """Keys that all cells of a job have in common."""
 _UNFILLED = ("if",)
 """Keys whose readers read expressions themselves."""
+_LIST, _ANY = (list,), (str, list, dict)
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(
+        ("command", "volumes", "tmpfs", "ports", "add-hosts", "cap-add", "cap-drop", "security-opt"), _LIST
+    ),
+    **dict.fromkeys((*limits.IO_KINDS, "ulimits", "services"), _LIST),
+    **dict.fromkeys(("entrypoint", "dns", "needs", "secrets"), (str, list)),
+    **dict.fromkeys(("workspace", "retry"), (str, dict)),
+    **dict.fromkeys(("artifacts", "cache"), _ANY),
+}
+"""What may have expressions in it; of other keys a text alone. An expression is never more than a text, a number or a flag."""
 OF_A_JOB = {
     "matrix": "a matrix belongs to a job: [jobs.NAME.matrix]",
     "needs": "what is needed belongs to a job: [jobs.NAME]",
@@ -300,5 +311,6 @@ OF_A_JOB = {
 
 
 def varies(key: str, given: Given) -> bool:
-    """Whether a value has to be filled in for each cell before it can be read."""
-    return key not in _UNFILLED and has_expression(given.value)
+    """Whether a value has to be filled in for each cell before it can be read; one of a wrong kind stays wrong."""
+    fits = isinstance(given.value, _KINDS.get(key, (str,)))
+    return fits and key not in _UNFILLED and has_expression(given.value)

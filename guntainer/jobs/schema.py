@@ -1,6 +1,7 @@
 """The JSON Schema of a job file, draft 2020-12: for completion and checks in editors. Pure.
 
-It refuses nothing that `load` takes; `load` refuses more, since it knows what goes with what. A test compares its keys with those
+It refuses nothing that `load` takes; `load` refuses more, since it knows what goes with what. (But for parts of a table with
+expressions in [defaults] or in a template that no job takes over: nobody knows these.) A test compares its keys with those
 that are read, so none can be forgotten here.
 """
 
@@ -304,14 +305,14 @@ _BOUNDS: dict[str, Schema] = {
     "cpus": described(
         {
             "type": ["number", "string"],
-            "pattern": rf"^\s*[0-9]*\.?[0-9]+\s*$|{EXPRESSION}",
+            "pattern": rf"^\s*(?:[0-9]+\.?[0-9]*|\.[0-9]+)\s*$|{EXPRESSION}",
             "minimum": limits.LEAST_CPUS,
         },
         "How many processors' worth of time.",
         1.5,
     ),
     "cpuset-cpus": described(
-        {"type": ["string", "integer"], "pattern": rf"^[0-9]+(\s*[-,]\s*[0-9]+)*\s*$|{EXPRESSION}"},
+        {"type": ["string", "integer"], "pattern": rf"^\s*[0-9]+(\s*[-,]\s*[0-9]+)*\s*$|{EXPRESSION}"},
         "Which processors.",
         "0-3,6",
     ),
@@ -371,7 +372,7 @@ _MATRIX: Schema = described(
             ),
         },
         "propertyNames": {"pattern": _AXIS},
-        "additionalProperties": {"type": "array", "minItems": 1, "items": _SCALAR, "uniqueItems": True},
+        "additionalProperties": {"type": "array", "minItems": 1, "items": _SCALAR},
     },
     "Axes and their values: one job for each combination; ${{ matrix.NAME }} is the value.",
     {"python": ["3.11", "3.12"], "os": ["alpine", "debian"]},

@@ -123,7 +123,8 @@ def shard(jobs: Sequence[Job], text: str) -> tuple[Job, ...]:
     """The I-th of N parts, for `I/N`: every N-th job, from the I-th on.
 
     Only the position counts, so that machines which know different things agree: the parts have no job in common, and together
-    they are all. Setup and teardown jobs are in none of them: they come with those that need them.
+    they are all. Setup and teardown jobs are in none of them: they come with those that need them. Where there are no
+    others, they are what is parted.
 
     Raises:
         UsageError: it is no such text.
@@ -136,7 +137,7 @@ def shard(jobs: Sequence[Job], text: str) -> tuple[Job, ...]:
         raise errors.UsageError(f"--shard {text}: expected I/N such as 1/4: the first of four parts")
     if number > count:
         raise errors.UsageError(f"--shard {text}: there are {count} parts: expected a number from 1 to {count}")
-    ordinary = [job for job in jobs if not job.stage]
+    ordinary = [job for job in jobs if not job.stage] or list(jobs)
     return tuple(ordinary[number - 1 :: count])
 
 

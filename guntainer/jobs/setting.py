@@ -5,7 +5,7 @@
     defaults.KEY=VALUE       and jobs.NAME.KEY, rootfs.NAME.KEY, …: what stands at this place of the file
 
 A value is read as in YAML's flow of words: a number, true or false is one; a list, a table or a quoted text is TOML's; anything
-else is a text. What a value has to be is said by whoever reads the file.
+else is a text. What a value has to be is said by whoever reads the file; how it gets there is in `placing`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,12 @@ class Setting(Value):
     value: str
 
     def wrong(self, why: str) -> NoReturn:
-        raise errors.UsageError(f"--set {_short(self.shown)}: {why}")
+        raise errors.UsageError(f"--set {self.told}: {why}")
+
+    @property
+    def told(self) -> str:
+        """As it stands in a message."""
+        return quoted(self.shown)[1:-1]
 
 
 def parse(text: str) -> Setting:
@@ -69,28 +74,12 @@ def parse(text: str) -> Setting:
     return setting
 
 
-def _short(text: str) -> str:
-    return quoted(text)[1:-1]
-
-
-def apply(root: object, settings: tuple[Setting, ...]) -> tuple[object, dict[Path, str]]:
-    """`root` with what the settings say, and the paths that have been set, each with the setting as it was given.
+def changes(root: Table, setting: Setting) -> list[tuple[Path, object]]:
+    """What a setting puts into a document, and where.
 
     Raises:
-        UsageError: a setting does not fit to this file.
+        UsageError: it does not fit to it.
     """
-    placed: dict[Path, str] = {}
-    tree = _Tree(root)
-    for setting in settings:
-        if isinstance(tree.root, dict):
-            for path, value in _changes(tree.root, setting):
-                tree.without_other(path)
-                tree.put(path, value)
-                placed[path] = _short(setting.shown)
-    return tree.root, placed
-
-
-def _changes(root: Table, setting: Setting) -> list[tuple[Path, object]]:
     first, dot, rest = setting.key.partition(".")
     first = first.replace("_", "-")
     if first == _ENV:
@@ -98,7 +87,7 @@ def _changes(root: Table, setting: Setting) -> list[tuple[Path, object]]:
     if first == _MATRIX:
         return _axis(root, setting, rest)
     if not dot:
-        return [((_spelled(root, first),), _value(setting))]
+        return [((spelled(root, first),), _value(setting))]
     path: list[str] = [first]
     if first in _NAMED:
         name, rest = _name(root, first, setting, rest)
@@ -147,7 +136,7 @@ def _name(root: Table, first: str, setting: Setting, rest: str) -> tuple[str, st
     setting.wrong(f"there is no {quoted(shown)} in [{first}]{near(shown, names)}")
 
 
-def _spelled(table: object, key: str) -> str:
+def spelled(table: object, key: str) -> str:
     """`key` as the table has it: some write it with underscores."""
     if not isinstance(table, dict) or key in table:
         return key
@@ -160,7 +149,7 @@ def _known(root: Table, path: list[str]) -> Path:
     here: object = root
     for part in path:
         named = found[-1:] in ([_ENV], [_MATRIX]) or (len(found) == 1 and found[0] in _NAMED)
-        found.append(part if named else _spelled(here, part))
+        found.append(part if named else spelled(here, part))
         here = here.get(found[-1]) if isinstance(here, dict) else None
     return tuple(found)
 
@@ -201,8 +190,8 @@ def _values(setting: Setting) -> list[object]:
     """`a,b`, or a list as TOML has it, where a value has a comma of its own."""
     if setting.value.lstrip().startswith("["):
         found = _value(setting)
-        if isinstance(found, list) and found:
-            return found
+        if isinstance(found, list):
+            return found or setting.wrong("the axis is empty: expected at least one value")
     values: list[object] = [each.strip() for each in setting.value.split(",")]
     if not all(values):
         setting.wrong("expected values with commas between them, such as matrix.python=3.11,3.12")
@@ -234,38 +223,3 @@ def _toml(text: str) -> object:
 def _depth(value: object) -> int:
     inside = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
     return 1 + max(map(_depth, inside), default=0)
-
-
-class _Tree:
-    """A document in which values are put; of what was given each table on the way is copied once, and nothing changed."""
-
-    def __init__(self, root: object) -> None:
-        self.root = root
-        self._copies: dict[int, Table] = {}
-
-    def _own(self, table: object) -> Table:
-        """`table`, or a copy of it that may be changed; an empty one for what is no table."""
-        if id(table) in self._copies:
-            return self._copies[id(table)]
-        copy = dict(table) if isinstance(table, dict) else {}
-        self._copies[id(copy)] = copy
-        return copy
-
-    def _at(self, path: Path) -> Table:
-        """The table at `path`, made where it is missing."""
-        here = self.root = self._own(self.root)
-        for part in path:
-            inside = self._own(here.get(str(part)))
-            here[str(part)] = inside
-            here = inside
-        return here
-
-    def put(self, path: Path, value: object) -> None:
-        self._at(path[:-1])[str(path[-1])] = value
-
-    def without_other(self, path: Path) -> None:
-        """Remove the `command` that a `run` at `path` takes the place of, or the other way round."""
-        of_a_job = len(path) == (2 if path[0] == "defaults" else 3)
-        other = {"run": "command", "command": "run"}.get(str(path[-1]), "") if of_a_job else ""
-        if other:
-            self._at(path[:-1]).pop(other, None)

@@ -158,6 +158,19 @@ def test_commands_of_the_tests_own(suite: Suite, traces: Traces) -> None:
         ("command=['true']", "*expected a path, a list of paths, or a table of them by name*"),
         ("rootfs=[], command=['true']", "*expected a path, a list of paths, or a table of them by name*"),
         ("rootfs=[7], command=['true']", "*expected a path, a list of paths, or a table of them by name*"),
+        (
+            "rootfs='one.tar.gz', command=['true'], services=['db']",
+            "*services: expected a table by name, got [[]'db'[]]; write services=*",
+        ),
+        (
+            "rootfs='one.tar.gz', command=['true'], services={'db': {'rootfs': 'one.tar.gz', 'comand': []}}",
+            '*services.db.comand: unknown key (did you mean "command"?)',
+        ),
+        ("rootfs='one.tar.gz', command=['true'], secrets=['TOKEN']", "*secrets: there are none in tests*give it env"),
+        (
+            "rootfs='one.tar.gz', command=['true'], services={'db': {'rootfs': 'one.tar.gz', 'secrets': ['TOKEN']}}",
+            "*secrets: there are none in tests*",
+        ),
         ("'one.tar.gz'", "*expected rootfs=…, command=… and so on, got 'one.tar.gz'*"),
     ],
 )
@@ -188,6 +201,38 @@ def test_the_example(suite: Suite, small_archive: Path, traces: Traces) -> None:
     done = suite.run("", "tests")
     done.assert_outcomes(passed=3)
     done.stdout.fnmatch_lines(["*::test_it_is_linux[[]alpine] PASSED*", "*::test_it_is_linux[[]debian] PASSED*"])
+    traces.check()
+
+
+def test_services(suite: Suite, traces: Traces) -> None:
+    done = suite.run("""
+        import pathlib
+
+        HERE = pathlib.Path(__file__).parent
+        (HERE / "shared").mkdir()
+        DB = {"rootfs": "two.tar.gz", "run": "echo $WORD > /shared/up; sleep 50", "env": {"WORD": "up"},
+              "volumes": ["shared:/shared"], "ready": "test -e /shared/up", "ready_timeout": "20s"}
+
+        @pytest.mark.guntainer(rootfs="one.tar.gz", services={"db": DB}, network="none", run="cat /shared/up",
+                               volumes=["shared:/shared"])
+        def test_it(container):
+            assert container.check().stdout == b"up\\n"
+
+        @pytest.mark.guntainer(rootfs="one.tar.gz", services={"db": {**DB, "run": "exit 3"}}, network="none")
+        def test_none(container):
+            container.run("true", services={})
+            container.run("true")
+    """)
+    done.assert_outcomes(passed=1, failed=1)
+    done.stdout.fnmatch_lines(["*service db*exit 3*"])
+    traces.check()
+
+
+def test_the_example_of_services(suite: Suite, alpine: Path, traces: Traces) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", (PROJECT / "BATCH.md").read_text(), re.S | re.M)
+    (text,) = [block for block in blocks if "services={" in block]
+    (suite.pytester.path / "alpine.tar.gz").symlink_to(alpine)
+    suite.run(text.removeprefix("import pytest\n")).assert_outcomes(passed=1)
     traces.check()
 
 
@@ -232,6 +277,60 @@ def test_a_method_of_unittest_is_refused(suite: Suite) -> None:
     done.stderr.fnmatch_lines(
         ["ERROR: *test_it: a method of unittest's can not have @pytest.mark.guntainer; write a function"]
     )
+
+
+WRONG_FOR_A_WORKER = """
+    import unittest
+
+    @pytest.mark.guntainer(rootfs="one.tar.gz", command=["true"])
+    def test_good(): ...
+
+    if METHOD:
+        class TestIt(unittest.TestCase):
+            @pytest.mark.guntainer(rootfs="one.tar.gz", command=["false"])
+            def test_it(self): ...
+"""
+
+
+@pytest.mark.parametrize(("method", "options"), [(True, ()), (False, ("--guntainer-rootfs", "zz"))])
+def test_a_worker_of_xdist_leaves_it_to_who_has_started_it(
+    suite: Suite, method: bool, options: tuple[str, ...]
+) -> None:
+    """What is wrong is told in one line, and is no internal error; no test runs."""
+    text = f"METHOD = {method}\n{textwrap.dedent(WRONG_FOR_A_WORKER)}"
+    suite.pytester.makeconftest("""
+        def pytest_configure(config):
+            config.workerinput, config.workeroutput = {}, {}
+        def pytest_unconfigure(config):
+            print(config.workeroutput)
+    """)
+    alone = suite.run(text, *options)
+    assert alone.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    why = "a method of unittest's can not have" if method else "--guntainer-rootfs zz: no test has such a rootfs"
+    alone.stdout.fnmatch_lines([f"*guntainer_refused*{why}*"])
+    assert "INTERNALERROR" not in alone.stdout.str()
+
+
+@pytest.mark.parametrize(("method", "options"), [(True, ()), (False, ("--guntainer-rootfs", "zz"))])
+def test_with_xdist(suite: Suite, traces: Traces, method: bool, options: tuple[str, ...]) -> None:
+    text = f"METHOD = {method}\n{textwrap.dedent(WRONG_FOR_A_WORKER)}"
+    done = suite.run(text, "-n2", *options)
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    assert done.stderr.str().count("ERROR: ") == 1 and "Traceback" not in done.stderr.str()
+    assert "INTERNALERROR" not in done.stdout.str() and "PASSED" not in done.stdout.str()
+    suite.run(text.replace("METHOD = True", "METHOD = False"), "-n2").assert_outcomes(passed=1)
+    traces.check()
+
+
+def test_what_a_worker_has_left_to_us_is_raised() -> None:
+    from guntainer.pytest_plugin import pytest_testnodedown
+
+    node = type("Node", (), {"workeroutput": {"guntainer_refused": "it is wrong"}})()
+    with pytest.raises(pytest.UsageError, match="it is wrong"):
+        pytest_testnodedown(node)
+    node.workeroutput = {"exitstatus": 0}
+    pytest_testnodedown(node)
+    pytest_testnodedown(object())  # which was killed
 
 
 def test_the_fixture_without_a_mark(suite: Suite) -> None:

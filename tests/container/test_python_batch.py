@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,9 +81,23 @@ def test_what_makes_no_sense(home: Path, small_archive: Path, traces: Traces) ->
         ({"only": ["b"]}, "no job matches"),
         ({"settings": ["x"]}, "--set x"),
         ({"results": "/proc/none"}, "results: "),
+        ({"results": ""}, "results: expected the path of a folder, got an empty one"),
+        ({"results": 5}, "results: expected the path of a folder, got 5"),
+        ({"store": ""}, "store: expected the path of a folder, got an empty one"),
+        ({"store": b"x"}, "store: expected the path of a folder, got b'x'"),
+        ({"parallel": "4"}, "parallel '4': expected a number from 1"),
+        ({"parallel": True}, "parallel True: expected a number from 1"),
+        ({"only": [1]}, "only: expected texts, got 1 among them"),
+        ({"only": 1}, "only: expected texts, got 1"),
+        ({"only": None}, "only: expected texts, got None"),
+        ({"only": "b"}, 'no job matches "b"'),
+        ({"settings": [1]}, "settings: expected texts, got 1 among them"),
+        ({"settings": {"env.A": 1}}, "settings: expected texts, got {"),
+        ({"settings": "x=1"}, "--set x=1"),
     ]:
-        with pytest.raises(errors.UsageError, match=text):
+        with pytest.raises(errors.UsageError, match=re.escape(text)):
             guntainer.batch(good, **options)
+    assert os.listdir(".") == []
     with pytest.raises(errors.UsageError, match="got Jobs"):
         guntainer.batch([], settings=["jobs.a.run=x"])
     with pytest.raises(errors.JobFileError, match="secret S"):
@@ -268,6 +283,38 @@ def test_two_batches_do_not_share_a_folder(home: Path, small_archive: Path, trac
     asyncio.run(main())
     assert json.loads(Path("out/batch.json").read_text())["wall_ns"] is None
     traces.check()
+
+
+def test_one_text_stands_for_itself(home: Path, small_archive: Path) -> None:
+    source = jobs(small_archive, one="echo $A", two="exit 1")
+    report = guntainer.batch(source, only="one", settings="env.A=said", results="out")
+    assert [result.id for result in report.results] == ["one"]
+    assert Path("out/one/stdout").read_text() == "said\n"
+
+
+def test_a_stream_that_was_not_entered(home: Path, small_archive: Path) -> None:
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match=r"enter it first, with `async with guntainer\.open_batch"):
+            async for _ in guntainer.open_batch(jobs(small_archive, a="true")):
+                pass
+
+    async def bounded() -> None:
+        await asyncio.wait_for(main(), 10)
+
+    asyncio.run(bounded())
+
+
+def test_a_folder_in_the_place_of_a_file_costs_no_descriptor(home: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for source in (".", {"extends": ".", "jobs": {"a": {"rootfs": "host", "run": "x"}}}):
+        for _ in range(3):
+            with pytest.raises(errors.JobFileError, match="Is a directory"):
+                guntainer.batch(source)
+    job = {"rootfs": "host", "run": "x", "secrets": ["S"]}
+    for _ in range(3):
+        with pytest.raises(errors.JobFileError, match=r"secret S: .* is not a file"):
+            guntainer.batch({"secrets": {"S": {"file": "."}}, "jobs": {"a": job}})
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_descriptors_stay_the_same(home: Path, small_archive: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from conftest import Run, Traces, ended_jobs
@@ -78,8 +79,47 @@ def test_matrix_and_shard_choose(guntainer: Run, home: Path, small_archive: Path
     assert bad.returncode == 2
     assert 'os is never "debain", only alpine, debian (did you mean "debian"?)' in bad.stderr
     assert guntainer("batch", "--shard", "4/3").returncode == 2
-    empty = guntainer("batch", "--only", "prepare", "--shard", "1/2")
-    assert (empty.returncode, empty.stdout) == (0, "--shard 1/2: no job is left for this part\n")
+    assert listed(guntainer("batch", "--list", "--only", "prepare", "--shard", "1/2")) == ["prepare"]
+    empty = guntainer("batch", "--only", "prepare", "--shard", "2/2")
+    assert (empty.returncode, empty.stdout) == (0, "--shard 2/2: no job is left for this part\n")
+
+
+def test_a_part_without_jobs_leaves_no_reports_of_an_earlier_batch(
+    guntainer: Run, home: Path, small_archive: Path, traces: Traces
+) -> None:
+    written(home, TOUCHY, small_archive)
+    reports = ("--html", "out/page.html", "--junit", "junit.xml", "--json", "lines", "--results", "out")
+    assert guntainer("batch", *reports).returncode == 1
+    before = Path("out/batch.json").read_bytes(), Path("out/touchy/result.json").read_bytes()
+    done = guntainer("batch", "--shard", "9/9", *reports)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "--shard 9/9: no job is left for this part\n", "")
+    assert [json.loads(line)["event"] for line in Path("lines").read_text().splitlines()] == [
+        "batch-started", "batch-finished",
+    ]  # fmt: skip
+    suites = ElementTree.parse("junit.xml").getroot()
+    assert suites.get("tests") == "0" and not suites.findall(".//testcase")
+    page = Path("out/page.html").read_text()
+    assert "touchy" not in page and "jobs.toml" in page and page.rstrip().endswith("</html>")
+    assert (Path("out/batch.json").read_bytes(), Path("out/touchy/result.json").read_bytes()) == before
+    # a folder that is new can be reported of afterwards
+    assert guntainer("batch", "--shard", "9/9", "--results", "new").returncode == 0
+    told = guntainer("report", "new")
+    assert (told.returncode, told.stderr) == (0, "") and "0 jobs: nothing to do" in told.stdout
+    # what only looks writes nothing, and what can not be written is said
+    Path("lines").write_text("as it was")
+    assert guntainer("batch", "--list", "--shard", "9/9", "--json", "lines").returncode == 0
+    assert Path("lines").read_text() == "as it was"
+    wrong = guntainer("batch", "--shard", "9/9", "--junit", "none/junit.xml")
+    assert wrong.returncode == 2 and "--junit none/junit.xml" in wrong.stderr
+    assert guntainer("batch", "--shard", "9/9", "--json", "jobs.toml").returncode == 2
+    full = guntainer("batch", "--shard", "9/9", "--json", "/dev/full")
+    assert full.returncode == 125 and "--json /dev/full: No space left on device" in full.stderr
+    read, write = os.pipe()
+    os.close(read)  # whoever reads us has left
+    line = [sys.executable, "-m", "guntainer", "batch", "--shard", "9/9", "--json", "-"]
+    assert subprocess.run(line, stdout=write, stderr=subprocess.DEVNULL, check=False).returncode == 141
+    os.close(write)
+    traces.check()
 
 
 def test_what_is_needed_is_run_and_said(guntainer: Run, home: Path, small_archive: Path, traces: Traces) -> None:
@@ -109,7 +149,10 @@ def test_rerun_failed(
     nothing = guntainer("batch", "--rerun-failed", *results)
     assert (nothing.returncode, nothing.stdout) == (0, "nothing failed last time\n")
     nothing = guntainer("batch", "--rerun-failed", "--json", "-", *results)
-    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "nothing failed last time\n")
+    assert (nothing.returncode, nothing.stderr) == (0, "nothing failed last time\n")
+    first, last = map(json.loads, nothing.stdout.splitlines())
+    assert (first["event"], first["jobs"], first["version"]) == ("batch-started", [], 1)
+    assert (last["event"], last["exit_code"], last["jobs"]) == ("batch-finished", 0, 0)
     traces.check()
 
 
@@ -199,6 +242,7 @@ def test_options_that_do_not_go_together(guntainer: Run, home: Path, small_archi
         (("--resume",), "--resume needs --results DIR"),
         (("--resume", "--rerun-failed", "--results", "out"), "can not be used together"),
         (("--watch", "--list"), "--watch runs jobs"),
+        (("--results", ""), "--results: expected the path of a folder, got an empty one"),
         (("--watch", "--rerun-failed"), "--watch runs the same jobs each time"),
         (("--watch", "-"), "standard input can not be watched"),
     ]:

@@ -228,6 +228,63 @@ def test_a_file_with_mistakes_is_waited_for(watch: Callable[..., Watch], home: P
     assert running.count("better\n") >= 2
 
 
+def test_the_store_begins_no_round(
+    watch: Callable[..., Watch], home: Path, small_archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does the history, where one of them lies in what is watched."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "work" / "state"))
+    monkeypatch.setenv("GUNTAINER_STORE", "kept/store")
+    for words, store in ((("--store", "st"), "st"), ((), "kept/store")):
+        path = jobs(home, small_archive, "echo said", 'workspace = "."\n')
+        running = watch(*words)
+        running.until_round(1)
+        time.sleep(1.5)
+        assert running.count(WATCHING) == 1 and running.said.count("said\n") >= 1, running.said
+        assert list((home / "work" / store / "rootfs").iterdir())
+        assert list((home / "work" / "state" / "guntainer" / "history").iterdir())
+        path.write_text(path.read_text().replace("said", "more"))
+        running.until_round(2)
+        assert running.end() == 130
+
+
+def test_mistakes_in_what_is_extended_are_seen_as_mended(
+    watch: Callable[..., Watch], home: Path, small_archive: Path
+) -> None:
+    base = home / "work" / "base.toml"
+    path = jobs(home, small_archive, "echo $WORD")
+    path.write_text(f'extends = "base.toml"\n{path.read_text()}')
+    running = watch()
+    running.until_round(1)
+    assert '"base.toml": No such file' in running.said
+    base.write_text("[defaults\n")
+    running.until_round(2)
+    base.write_text('[defaults]\nenv = { WORD = "one" }\n')
+    running.until_round(3)
+    assert "one\n" in running.said
+    base.write_text("[defaults]\nnonsense = 1\n")
+    running.until_round(4)
+    base.write_text('[defaults]\nenv = { WORD = "two" }\n')
+    running.until_round(5)
+    assert "two\n" in running.said
+    assert running.end() == 130
+
+
+def test_the_file_of_a_secret_is_waited_for(watch: Callable[..., Watch], home: Path, small_archive: Path) -> None:
+    jobs(home, small_archive, "echo ${#S}", 'secrets = ["S"]\n[secrets.S]\nfile = "../secret"\n')
+    running = watch()
+    running.until_round(1)
+    assert "secret S: " in running.said and "No such file" in running.said
+    (home / "secret").write_text("12345678\n")
+    running.until_round(2)
+    assert "8\n" in running.said
+    assert running.end() == 130
+
+
+def test_a_variable_is_not_waited_for(watch: Callable[..., Watch], home: Path, small_archive: Path) -> None:
+    jobs(home, small_archive, "true", 'secrets = ["S"]\n[secrets.S]\nenv = "NONE_SUCH"\n')
+    assert watch().process.wait(timeout=PATIENCE_S) == 2
+
+
 def test_folders_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         (tmp_path / f"d{number}").mkdir()

@@ -220,6 +220,11 @@ def test_links_and_fifos_are_not_read(state: Path, tmp_path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
     assert "no regular file" in opened().note
+    path.unlink()
+    path.mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    assert "no regular file" in opened().note
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_nothing_is_kept_of_standard_input(state: Path) -> None:

@@ -219,7 +219,6 @@ WRONG_JOBS: list[dict[str, object]] = [
     {"matrix": {"a": 5}},
     {"matrix": {"a b": [5]}},
     {"matrix": {"a": [[5]]}},
-    {"matrix": {"a": [1, 1]}},
     {"matrix": {"a": [1], "include": {}}},
     {"matrix": {"a": [1], "exclude": [{}]}},
     {"extends": 5},
@@ -258,6 +257,8 @@ def test_a_job_that_is_wrong_is_refused_by_both(keys: dict[str, object]) -> None
 
 
 RIGHT_JOBS: list[dict[str, object]] = [
+    {"cpus": "5.", "cpuset-cpus": " 0-3"},
+    {"cpus": " .5 ", "cpuset-cpus": " 0 , 2-3 "},
     {"stop_timeout": 5, "add_hosts": ["a:1.2.3.4"], "max_parallel": 2, "device_read_bps": ["/dev/sda:1m"]},
     {"timeout": 0, "user": 1000, "ports": [80, "8080:80", "127.0.0.1::53/udp", "80-81:90-91"], "network": "private"},
     {"memory": 1 << 30, "memory-swap": "-1", "cpus": 0.5, "cpuset-cpus": "0-3, 6", "pids-limit": -1},
@@ -278,6 +279,42 @@ def test_what_is_right_is_taken_by_both(keys: dict[str, object]) -> None:
     document = {"jobs": {"j": {**JOB, **keys}}}
     assert _tells(document) == []
     assert read(json.dumps(document).encode(), path="f.json", base="/b").jobs
+
+
+def test_numbers_that_are_written_in_two_ways_are_two_values() -> None:
+    text = '[jobs.j]\nrootfs = "./r"\nrun = "x"\nmatrix = { go = [1.2, 1.20] }'
+    assert [job.id for job in read(text.encode(), path="f.toml", base="/b").jobs] == ["j (1.2)", "j (1.20)"]
+    assert _tells(tomllib.loads(text)) == []
+
+
+@pytest.mark.parametrize("where", ["defaults", "template", "service"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("command", "${{ matrix.a }}"),
+        ("ports", "${{ matrix.a }}"),
+        ("rootfs", ["${{ matrix.a }}"]),
+        ("workdir", {"a": "${{ matrix.a }}"}),
+        ("workspace", ["${{ matrix.a }}"]),
+        ("retry", ["${{ matrix.a }}"]),
+        ("entrypoint", {"a": "${{ matrix.a }}"}),
+    ],
+)
+def test_an_expression_of_a_wrong_kind_is_refused_by_both(where: str, key: str, value: object) -> None:
+    """Also where every job has something else."""
+    if where == "service" and key in ("ports", "retry"):
+        return
+    job = {**JOB, "matrix": {"a": ["x"]}}
+    job = {**job, "rootfs": "./own", key: {"command": ["x"], "rootfs": "./own", "ports": []}.get(key, "/own")}
+    other = {"rootfs": "./r", key: value}
+    document: dict[str, object] = {
+        "defaults": {"defaults": {key: value}, "jobs": {"j": job}},
+        "template": {"jobs": {".t": other, "j": job}},
+        "service": {"services": {"s": other}, "jobs": {"j": job}},
+    }[where]
+    assert _tells(document)
+    with pytest.raises(JobFileError, match="expected a"):
+        read(json.dumps(document).encode(), path="f.json", base="/b")
 
 
 def test_files_that_take_over_from_others() -> None:

@@ -104,6 +104,13 @@ def test_shards_are_disjoint_and_complete(jobs: tuple[Job, ...], count: int) -> 
     assert parts == [ids(selection.shard(jobs, f"{number}/{count}")) for number in range(1, count + 1)]
 
 
+def test_setup_jobs_alone_are_parted_themselves() -> None:
+    text = "\n".join(f'[jobs.{name}]\nrootfs = "r"\nrun = "x"\nstage = "setup"' for name in "abc")
+    staged = load(text.encode(), path="jobs.toml", base="/").jobs
+    assert [ids(selection.shard(staged, f"{number}/2")) for number in (1, 2)] == [["a", "c"], ["b"]]
+    assert ids(selection.shard(staged, "1/1")) == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize(
     "text", ["", "1", "0/4", "5/4", "1/0", "-1/4", "a/b", "1/", "/4", "1/4/2", "1/99999", "²/4", "1 / 4"]
 )

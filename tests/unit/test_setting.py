@@ -8,7 +8,8 @@ import pytest
 
 from guntainer.errors import JobFileError, UsageError
 from guntainer.jobs.load import JobFile, load
-from guntainer.jobs.setting import apply, parse
+from guntainer.jobs.placing import Placed
+from guntainer.jobs.setting import parse
 
 FILE = """
     max_parallel = 2
@@ -133,15 +134,15 @@ def test_what_is_taken_over_from_a_job_is_set_as_well() -> None:
     "text", ["512m", "", "null", "true", "1.10", "[", "[1", "a\nb = 2", "1\nx = 2", "{", '"', "[" * 9999]
 )
 def test_any_value_is_read(text: str) -> None:
-    root, placed = apply({"jobs": {"j": {}}}, (parse(f"jobs.j.user={text}"),))
-    assert isinstance(root, dict)
-    assert str(root["jobs"]["j"]["user"]) == text
-    assert list(placed) == [("jobs", "j", "user")]
+    placed = Placed({"jobs": {"j": {}}}, (parse(f"jobs.j.user={text}"),))
+    assert isinstance(placed.root, dict)
+    assert str(placed.root["jobs"]["j"]["user"]) == text
+    assert list(placed.settings) == [("jobs", "j", "user")]
 
 
 def test_nothing_is_changed_in_place() -> None:
     root = {"jobs": {"j": {"env": {"A": "1"}}}}
-    changed, _ = apply(root, (parse("env.A=2"),))
+    changed = Placed(root, (parse("env.A=2"),)).root
     assert root == {"jobs": {"j": {"env": {"A": "1"}}}}
     assert changed == {"jobs": {"j": {"env": {"A": "2"}}}, "defaults": {"env": {"A": "2"}}}
 
@@ -157,6 +158,17 @@ def test_nothing_is_changed_in_place() -> None:
         ("timeout.x=1", "expected timeout=VALUE"),
         ("matrix.os=", "--set matrix.os=: expected values with commas between them"),
         ("matrix.os=a,,b", "expected values with commas"),
+        ("matrix.os=[]", "--set matrix.os=[]: the axis is empty: expected at least one value"),
+        ("jobs.test.matrix.os= [ ]", "the axis is empty"),
+        (
+            "jobs.test.env.X.B=1",
+            '--set jobs.test.env.X.B=1: jobs.test.env.X is the text "own": nothing can be set in it',
+        ),
+        (
+            "defaults.timeout.x=1",
+            '--set defaults.timeout.x=1: defaults.timeout is the text "1m": nothing can be set in it',
+        ),
+        ('jobs."py3.11.x".command.x=1', 'jobs."py3.11.x".command is a list: nothing can be set in it'),
         ("jobs.tset.timeout=1", 'there is no "tset" in [jobs] (did you mean "test"?)'),
         ("jobs.test=1", "expected jobs.test.KEY=VALUE"),
         ("rootfs.alpin.source=x", 'there is no "alpin" in [rootfs] (did you mean "alpine"?)'),
@@ -180,6 +192,12 @@ def test_a_wrong_value_is_told_with_its_option() -> None:
         '--set jobs.test.cpus=x: expected a number of processors from 0.01 such as "1.5", got "x"',
     )
     assert _problems("jobs.test.timeuot=1") == ('--set jobs.test.timeuot=1: unknown key (did you mean "timeout"?)',)
+    assert _problems("jobs.test.env.A.B=1") == (
+        "--set jobs.test.env.A.B=1: expected a text, a number, true or false, got a table",
+    )
+    assert _problems("jobs.test.retry.backoff=1s") == (
+        "--set jobs.test.retry.backoff=1s: attempts is missing: expected how often to try in all, such as 3",
+    )
     assert _problems("matrix.os=a,a") == ('--set matrix.os=a,a: "a" is in this axis twice',)
 
 
@@ -188,3 +206,76 @@ def test_a_file_that_is_none_is_told_first() -> None:
         _load("env.X=1", "jobs.a.b=1", text="- 1\n", name="f.yaml")
     with pytest.raises(JobFileError, match="expected a table"):
         _load("env.X=1", text="jobs: {a: 1}", name="f.yaml")
+
+
+TEMPLATES = """
+    [defaults]
+    rootfs = "r"
+    run = "x"
+    workspace = { source = "w", target = "/w" }
+    [jobs.".t"]
+    matrix = { os = ["x", "y"], py = ["1", "2"] }
+    retry = { attempts = 3, on = ["exit"] }
+    [jobs.a]
+    extends = ".t"
+    [jobs.b]
+    extends = "a"
+    """
+
+
+def _ids(*settings: str) -> list[str]:
+    return [job.id for job in _load(*settings, text=TEMPLATES).jobs]
+
+
+def test_a_part_of_what_a_job_takes_over() -> None:
+    both = ["a (x, 9)", "a (y, 9)", "b (x, 9)", "b (y, 9)"]
+    assert _ids("jobs.a.matrix.py=9") == both
+    assert _ids("jobs.a.matrix.os=z", "jobs.b.matrix.py=9") == ["a (z, 1)", "a (z, 2)", "b (z, 9)"]
+    assert _ids("jobs.b.matrix.py=9") == ["a (x, 1)", "a (x, 2)", "a (y, 1)", "a (y, 2)", "b (x, 9)", "b (y, 9)"]
+    found = _load("jobs.a.retry.attempts=5", "jobs.a.workspace.mode=mount", text=TEMPLATES).jobs
+    assert {(job.retry.attempts, job.retry.on) for job in found if job.retry} == {(5, ("exit",))}
+    modes = {(job.workspace.source, job.workspace.target, job.workspace.mode) for job in found if job.workspace}
+    assert modes == {("/b/w", "/w", "mount")}
+
+
+def test_the_order_of_settings_of_a_job_and_of_its_template() -> None:
+    for settings in (["jobs..t.matrix.os=z", "jobs.a.matrix.py=9"], ["jobs.a.matrix.py=9", "jobs..t.matrix.os=z"]):
+        assert _ids(*settings) == ["a (z, 9)", "b (z, 9)"]
+    # a job's own is over what it takes over; of its own, the last one wins
+    assert _ids("jobs.a.matrix.py=9", "jobs..t.matrix.py=7")[0] == "a (x, 9)"
+    assert _ids("jobs.a.matrix.py=9", "matrix.py=7")[0] == "a (x, 7)"
+    assert _ids("matrix.py=7", "jobs.a.matrix.py=9")[0] == "a (x, 9)"
+    assert _ids("jobs.a.matrix.py=9", "jobs.a.matrix={ v = [1] }") == ["a (1)", "b (1)"]
+    assert _ids("jobs.a.matrix={ v = [1] }", "jobs.a.matrix.py=9") == ["a (1, 9)", "b (1, 9)"]
+
+
+def test_the_places_of_what_is_taken_over_in_part() -> None:
+    text = TEMPLATES.replace('["x", "y"]', '["x", "x"]')
+    with pytest.raises(JobFileError) as caught:
+        _load("jobs.a.matrix.py=9,9", text=text)
+    assert caught.value.problems == (
+        'f.toml:7:23: jobs.".t".matrix.os[1]: "x" is in this axis twice',
+        '--set jobs.a.matrix.py=9,9: "9" is in this axis twice',
+    )
+    files = {"/b/up/base.toml": textwrap.dedent(TEMPLATES).encode()}
+    found = load(
+        b'extends = "up/base.toml"\n[jobs.c]\nextends = "a"\nworkspace.source = "own"\n',
+        path="f.toml",
+        base="/b",
+        read=files.__getitem__,
+        settings=(parse("jobs.a.workspace.mode=mount"), parse("jobs.c.workspace.target=/x")),
+        here="/here",
+    )
+    sources = {job.key: job.workspace.source for job in found.jobs if job.workspace}
+    assert sources == {"a": "/b/up/w", "b": "/b/up/w", "c": "/b/own"}
+    (here,) = {job.workspace.source for job in _load("jobs.a.workspace.source=.", text=TEMPLATES).jobs if job.workspace}
+    assert here == "/here"
+
+
+def test_jobs_that_extend_each_other_are_told_as_ever() -> None:
+    text = '[jobs.a]\nextends = ["b", "a"]\nrootfs = "r"\nrun = "x"\n[jobs.b]\nextends = "a"\nretry = { attempts = 2 }'
+    with pytest.raises(JobFileError, match="jobs that extend each other"):
+        _load("jobs.a.retry.attempts=3", text=text)
+    many = "\n".join(f'[jobs.j{n}]\nextends = ["j{n - 1}", "j{n - 1}"]' for n in range(1, 3000))
+    with pytest.raises(JobFileError, match="more than 10 jobs"):
+        _load("jobs.j2999.retry.attempts=3", text=f'{many}\n[jobs.j0]\nrun = "x"\nrootfs = "r"')
