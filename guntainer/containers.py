@@ -96,7 +96,7 @@ class Containers:
                 self._note_rung(job, outcome)
                 return outcome.replace(notes=(*outcome.notes, *late_notes)) if late_notes else outcome
         finally:
-            changed = self._results.changed(timing.stdout, timing.stderr)
+            changed = self._results.changed(job.id, timing.stdout, timing.stderr)
             if changed:
                 with anyio.CancelScope(shield=True):
                     await self._results.restore(changed)

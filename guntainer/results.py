@@ -44,6 +44,10 @@ class Results:
         self._note = note
         self._free_logs: list[str] = []
         self._made_logs = 0
+        self._service_logs: dict[str, list[str]] = {}
+        """Of the jobs that run, by id."""
+        self._lost: set[str] = set()
+        """Folders of jobs with a log that is another user's now: nobody else looks into them."""
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -82,7 +86,9 @@ class Results:
             self._made_logs += 1
             return f"{self._run().path}/log-{self._made_logs}", False
         os.close(self.folder().below(f"{folder_name(job_id)}/services"))
-        return f"{self.path}/{folder_name(job_id)}/services/{name}.log", True
+        path = f"{self.path}/{folder_name(job_id)}/services/{name}.log"
+        self._service_logs.setdefault(job_id, []).append(path)
+        return path, True
 
     def open_log(self, path: str, flags: int) -> int:
         """Open one of these paths to be written: a file, and no link on the way, whatever a job has put there.
@@ -94,10 +100,10 @@ class Results:
             return open_log(path, flags)
         return open_log(path.removeprefix(f"{self.path}/"), flags, self.folder().open)
 
-    def changed(self, *paths: str) -> list[str]:
-        """Logs that are not there, or not as they were made: for `restore`. Their containers have ended."""
+    def changed(self, job_id: str, *paths: str) -> list[str]:
+        """Logs of a job, and of its services, that are not there, or not as they were made: for `restore`. All have ended."""
         found = []
-        for path in set(paths):
+        for path in {*paths, *self._service_logs.pop(job_id, ())}:
             try:
                 if _is_plain(os.lstat(path)):
                     continue
@@ -113,6 +119,7 @@ class Results:
                 await self._restored(path)
             except OSError as error:
                 self._note(f"a log can not be read: {errors.describe_oserror(error)}")
+                self._lost.add(os.path.dirname(path).removesuffix("/services"))
 
     async def _restored(self, path: str) -> None:
         """Its owner may have become another, or its mode: a container is root over its own stdout.
@@ -176,7 +183,8 @@ class Results:
             job = self.folder().below(folder_name(result.id))
             try:
                 resultsfolder.write(job, "result.json", json_text(result) + "\n")
-                self.folder().end(job)
+                if f"{self.path}/{folder_name(result.id)}" not in self._lost:
+                    self.folder().end(job)
             finally:
                 os.close(job)
         except OSError as error:

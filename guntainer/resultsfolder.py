@@ -62,6 +62,10 @@ class ResultsFolder:
         self.path = path
         self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.lock = -1
+        umask = os.umask(0o077)  # it can not be asked for otherwise
+        os.umask(umask)
+        mode = os.fstat(self.fd).st_mode
+        self._mode = mode & 0o777 & ~(umask | (0o022 if mode & 0o1002 else 0))
 
     def __repr__(self) -> str:
         return f"ResultsFolder({self.path!r}, fd={self.fd})"
@@ -92,13 +96,16 @@ class ResultsFolder:
             pass
         fd = self.below(name)
         try:
-            os.chmod(f"/proc/self/fd/{fd}", 0o700)
+            _set_mode(fd, 0o700)
         finally:
             os.close(fd)
 
     def end(self, fd: int) -> None:
-        """Whoever may look into the results folder may look into a job's as well: a descriptor of that."""
-        os.chmod(f"/proc/self/fd/{fd}", os.fstat(self.fd).st_mode & 0o777)
+        """Whoever may look into the results folder may look into a job's as well: a descriptor of that.
+
+        Of what others may write to, everybody's may be looked into, and is written to by nobody else.
+        """
+        _set_mode(fd, self._mode)
 
     def open(self, name: str, flags: int) -> int:
         """Open a file to be written, made where it is missing. It may be a FIFO or a device: that is the caller's to look at.
@@ -128,6 +135,16 @@ class ResultsFolder:
         if here is not None and (here.st_dev, here.st_ino) == (ours.st_dev, ours.st_ino):
             return ""
         return os.readlink(f"/proc/self/fd/{self.fd}")
+
+
+def _set_mode(fd: int, mode: int) -> None:
+    """Of a folder; where it is another user's, that is for that user to say."""
+    is_mode = os.fstat(fd).st_mode & 0o7777
+    if is_mode & 0o777 != mode:
+        try:
+            os.chmod(f"/proc/self/fd/{fd}", (is_mode & 0o2000) | mode)
+        except PermissionError:
+            pass
 
 
 def write(folder: int, name: str, text: str) -> None:

@@ -72,7 +72,9 @@ def _literals(secret: bytes) -> Iterator[bytes]:
 
 
 def _shells(text: bytes) -> Iterator[bytes]:
-    """Inside of '', "" and $'', and with backslashes."""
+    """Inside of '', "" and $'', and with backslashes; nothing where all of these are the text itself."""
+    if not _META.search(text) and not _NOT_ASCII.search(text):
+        return
     single = text.replace(b"'", rb"'\''")
     yield single
     yield re.sub(b"'+", lambda m: b"'\"" + m[0] + b"\"'", text)  # dash, busybox

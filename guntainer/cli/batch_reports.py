@@ -6,6 +6,7 @@ import os
 import time
 
 from guntainer import errors
+from guntainer.jobs.names import folder_name
 from guntainer.report import Report
 
 TYPE_CHECKING = False
@@ -77,14 +78,15 @@ class Reports:
             except OSError:
                 pass  # whoever opens it says so
         taken = writing.own_files(self._folder, sources)
+        jobs = {folder_name(job_id) for job_id in self._ids} if self._folder is not None else set()
         if json is not None:
-            writing.claim(json, "--json", taken)
+            writing.claim(json, "--json", taken, jobs, self._folder)
         for option, path in (("--html", self._html), ("--junit", self._junit)):
             if path is None:
                 continue
             if path == "-":
                 raise errors.UsageError(f"{option} -: expected a file", hint="`guntainer report DIR` writes to -")
-            writing.claim(path, option, taken)
+            writing.claim(path, option, taken, jobs, self._folder)
             self._targets[option] = writing.Target(path, option=option)
 
     def close(self) -> None:

@@ -75,7 +75,7 @@ def _targets(args: argparse.Namespace) -> list[Target]:
     found = []
     for option, path in _files(args):
         if path is not None:
-            writing.claim(path, option, taken)
+            writing.claim(path, option, taken, folder=args.folder)
             found.append(writing.Target("/dev/stdout" if path == "-" else path, option=option))
     return found
 

@@ -13,10 +13,11 @@ from guntainer import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
     from typing import Self
 
 _OPEN_ALREADY = ("/dev/fd/", "/dev/std", "/proc/")
+_STDOUT = "/dev/stdout"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -38,6 +39,7 @@ class Target:
         try:
             self._open()
         except FileNotFoundError:
+            self.close()
             folder = os.path.dirname(path) or "."
             raise errors.UsageError(
                 f"{option} {path}: {folder}: No such file or directory", hint="make it first"
@@ -53,6 +55,9 @@ class Target:
     def _open(self) -> None:
         if os.path.isdir(self.path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if self.path == _STDOUT:
+            os.fstat(1)  # it is written to as it is, whoever has made it
+            return
         if is_no_file(self.path):
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -82,12 +87,12 @@ class Target:
             GuntainerError: it can not be written; nothing of it stays.
         """
         try:
+            if self.path == _STDOUT:
+                _write_and_close(os.dup(1), pieces)  # it may be a socket, which can not be opened
+                return
             if self._special >= 0:
-                # standard output may be a socket, which can not be opened
                 way = f"/proc/self/fd/{self._special}"
-                is_stdout = self.path == "/dev/stdout"
-                fd = os.dup(1) if is_stdout else os.open(way, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-                _write_and_close(fd, pieces)
+                _write_and_close(os.open(way, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), pieces)
                 return
             fd = self._opened_new()
             try:
@@ -136,11 +141,12 @@ def own_files(results_folder: str | None, sources: Iterable[str] = ()) -> dict[s
     return found
 
 
-def claim(path: str, option: str, taken: dict[str, str]) -> None:
+def claim(path: str, option: str, taken: dict[str, str], jobs: Container[str] = (), folder: str | None = None) -> None:
     """Take a file for a report.
 
     Args:
         taken: what is taken already: an option, or why it can not be had, by real path.
+        jobs: names of folders in `folder`, the results folder: what is in there is each job's own.
 
     Raises:
         UsageError: it is taken.
@@ -148,6 +154,10 @@ def claim(path: str, option: str, taken: dict[str, str]) -> None:
     if not path:
         raise errors.UsageError(f"{option}: the name of the file is empty")
     where = path if path == "-" or "\0" in path else os.path.realpath(path)
+    if folder is not None and where.startswith(f"{os.path.realpath(folder)}/"):
+        first, _, rest = where[len(os.path.realpath(folder)) + 1 :].partition("/")
+        if rest and (first in jobs or os.path.lexists(f"{folder}/{first}/result.json")):
+            raise errors.UsageError(f"{option} {path}: that is among a job's results", hint="name another file")
     why = taken.setdefault(where, option)
     if why.startswith("that "):
         raise errors.UsageError(f"{option} {path}: {why}", hint="name another file")

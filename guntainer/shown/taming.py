@@ -24,9 +24,9 @@ _LINE_LIMIT = 64 << 10
 _CONTROLS = re.compile(rb"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\xc2(?![\xa0-\xbf])[\x80-\x9f]*")
 # what stands in a line before carriage returns, but for those that end it; and these
 _WRITTEN_OVER = re.compile(rb"(?m)^[^\n]*\r(?!\n)")
-_ENDS = re.compile(rb"\r+\n")
+_ENDS = re.compile(rb"(?<!\r)\r++\n")
 _BEFORE = "… ".encode()
-_RETURNS = re.compile(rb"\r+(?![\r\n])")
+_RETURNS = re.compile(rb"(?<!\r)\r++(?!\n)")
 # the older notation of GitHub's commands, which viewers know as well; Azure's and TeamCity's
 _COMMANDS = re.compile(rb"##(?=(?:vso|teamcity)?\[)")
 # what only the next bytes decide about
@@ -69,8 +69,9 @@ class Tamer:
         data = self._line + data
         if b"\r" in data:
             whole = data.rstrip(b"\r")  # what comes next may be a line break
-            if self._is_out:
-                whole = _RETURNS.sub(b"\n" + _BEFORE, whole, 1)  # what is shown can not be taken back
+            if self._is_out and (found := _RETURNS.search(whole)) and b"\n" not in whole[: found.start()]:
+                # what is shown can not be taken back
+                whole = whole[: found.start()] + b"\n" + _BEFORE + whole[found.end() :]
             last = b"\r" if data.endswith(b"\r") else b""
             data = _WRITTEN_OVER.sub(_BEFORE, _ENDS.sub(b"\r\n", whole)) + last
         end = data.rfind(b"\n") + 1

@@ -13,6 +13,8 @@ from selenium.webdriver.common.keys import Keys
 from guntainer import report
 from guntainer.reports.compare import compare
 
+pytest_plugins = "browser_fixtures"
+
 pytestmark = pytest.mark.browser
 
 SECOND = 10**9

@@ -12,6 +12,8 @@ from browser_page import LOGS, Open, Page, small
 
 from guntainer.reports.compare import compare
 
+pytest_plugins = "browser_fixtures"
+
 pytestmark = pytest.mark.browser
 
 

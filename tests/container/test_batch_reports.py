@@ -197,6 +197,18 @@ def test_no_report_is_written_over_what_is_read(
     traces.check()
 
 
+@pytest.mark.parametrize("name", ["out/after/artifacts/r.html", "out/after/stdout", "out/after/r.html"])
+def test_no_report_among_the_results_of_a_job(
+    home: Path, small_archive: Path, guntainer: Run, traces: Traces, name: str
+) -> None:
+    """The folder of a job is made ready after that, and what is in there is its own."""
+    path = job_file(home, small_archive)
+    Path(name).parent.mkdir(parents=True)
+    done = guntainer("batch", "--results", "out", "--html", name, path)
+    assert done.returncode == 2 and f"--html {name}: that is among a job's results" in done.stderr
+    traces.check()
+
+
 @pytest.mark.parametrize("name", ["r.html", "r.html.new"])
 @pytest.mark.parametrize("what", ["ln -s /w/precious /w/{}", "mkfifo /w/{}", "ln -s nowhere /w/{}"])
 @pytest.mark.root

@@ -48,6 +48,23 @@ def test_a_container_changes_the_mode_of_its_log(
     traces.check()
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("job", ['run = "true"', 'run = "exit 3"\nretry = 1', 'run = "sleep 60"\ntimeout = 0.3'])
+def test_a_service_changes_the_mode_of_its_log(
+    guntainer: Run, home: Path, small_archive: Path, traces: Traces, job: str
+) -> None:
+    text = (
+        '[services.db]\nrootfs = "host"\nready = "test -e /tmp/up"\n'
+        'command = ["/bin/sh", "-c", "echo of db; chmod 4777 /proc/self/fd/1; touch /tmp/up; sleep 100"]\n'
+        f'[jobs.a]\nservices = ["db"]\nnetwork = "none"\n{job}\n'
+    )
+    guntainer("batch", "--results", "out", job_file(home, small_archive, text))
+    logs = sorted(Path("out/a").rglob("db.log"))
+    assert len(logs) == (2 if "retry" in job else 1)
+    assert all(plain(log) and log.read_text() == "of db\n" for log in logs)
+    traces.check()
+
+
 def test_nobody_else_looks_into_a_folder_whose_job_runs(
     guntainer: Run, home: Path, small_archive: Path, traces: Traces
 ) -> None:

@@ -341,6 +341,30 @@ def test_what_is_taken_out_makes_nothing_new() -> None:
     assert b"##[" not in tamer.feed(b"#\x00") + tamer.feed(b"#[error]x") + tamer.end()
 
 
+def test_of_a_line_that_is_out_already_what_is_written_over_it_is_the_next() -> None:
+    """But not of the line after it."""
+    long = b"x" * 70_000
+    for said, left in (
+        (b"\rover\n", "\n… over\n"),
+        (b"\r\r\n", "\r\n"),
+        (b" end\nabc\rdef\n", " end\n… def\n"),
+    ):
+        tamer = Tamer()
+        assert tamer.feed(long) == long
+        assert (tamer.feed(said) + tamer.end()).decode() == left
+
+
+@pytest.mark.parametrize("is_out", [True, False])
+def test_runs_of_returns_take_no_time(is_out: bool) -> None:
+    """Each is looked at once: it took a minute and a half, while all other jobs waited."""
+    tamer = Tamer()
+    if is_out:
+        tamer.feed(b"x" * 70_000)
+    for end in (b"\n", b"x\n"):
+        text = tamer.feed(b"\r" * (4 << 20) + end) + tamer.end()
+        assert len(text) < 20
+
+
 @pytest.mark.parametrize(
     ("text", "columns"),
     [("abc", 3), ("日本", 4), ("é", 1), ("e\u0301", 1), ("ไทยกำลังทดสอบ", 12), ("\u1112\u1161\u11ab", 2), ("", 0)],

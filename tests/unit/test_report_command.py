@@ -201,3 +201,25 @@ def test_an_unknown_reason_has_its_place(tmp_path: Path) -> None:
     path = folder / "a" / "result.json"
     path.write_text(path.read_text().replace('"reason": "exit"', '"reason": "ok"'))
     assert 'a/result.json: unknown reason "ok"' in run(folder).stderr
+
+
+@pytest.mark.parametrize("option", ["--html", "--junit", "--json"])
+def test_into_a_pipe_that_is_another_users(results: Path, option: str) -> None:
+    """As that of whoever has started us by su or sudo: it is open already, whatever its mode says."""
+    read, write = os.pipe()
+    os.fchmod(write, 0)
+    command = [sys.executable, "-m", "guntainer", "report", str(results), option, "-"]
+    process = subprocess.Popen(command, stdout=write, env={**os.environ, "PYTHONPATH": str(PROJECT)})
+    os.close(write)
+    with open(read, "rb") as file:
+        assert len(file.read()) > 1000
+    assert process.wait(30) == 0
+
+
+def test_no_report_among_a_jobs_results(results: Path) -> None:
+    job = next(path.parent for path in results.glob("*/result.json"))
+    before = (job / "stdout").read_bytes()
+    for name in ("stdout", "new.html", "artifacts/x.html"):
+        done = run(results, "--html", job / name)
+        assert done.returncode == 2 and "that is among a job's results" in done.stderr
+    assert (job / "stdout").read_bytes() == before
