@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _OPEN_ALREADY = ("/dev/fd/", "/dev/std", "/proc/")
 _STDOUT = "/dev/stdout"
+_BEGINNING = 4096
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -163,6 +164,20 @@ def claim(path: str, option: str, taken: dict[str, str], jobs: Container[str] = 
         raise errors.UsageError(f"{option} {path}: {why}", hint="name another file")
     if why != option:
         raise errors.UsageError(f"{why} and {option} would both be written to {path}")
+    if not _may_go(path, option):
+        raise errors.UsageError(f"{option} {path}: is there already, and is no such report", hint="name another file")
+
+
+def _may_go(path: str, option: str) -> bool:
+    """Whether a report may take the place of what is there: of an earlier one, of an empty file, of what is no file."""
+    try:
+        if not os.path.isfile(path) or is_no_file(path):
+            return True
+        with open(path, "rb") as file:
+            begin = file.read(_BEGINNING)
+    except (OSError, ValueError):
+        return True  # whoever writes it says why it can not be written
+    return not begin or begin.lstrip().startswith(b"{" if option == "--json" else b"<")
 
 
 def is_no_file(path: str) -> bool:

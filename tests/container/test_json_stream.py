@@ -55,7 +55,7 @@ def test_lines_come_when_it_happens(home: Path, small_archive: Path, traces: Tra
 def test_a_file_is_emptied_first_and_its_results_are_those_of_the_folder(
     home: Path, small_archive: Path, guntainer: Run
 ) -> None:
-    Path("r.json").write_text("x" * 100_000)
+    Path("r.json").write_text("{" + "x" * 100_000)
     path = job_file(home, small_archive, a={"run": "exit 1", "retry": {"attempts": 2, "backoff": "10ms"}})
     assert guntainer("batch", "--json", "r.json", "--results", "out", path).returncode == 1
     lines = [json.loads(line) for line in Path("r.json").read_text().splitlines()]

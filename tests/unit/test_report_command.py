@@ -54,7 +54,7 @@ def test_every_report_at_once(results: Path, tmp_path: Path) -> None:
 
 
 def test_a_link_stays_a_link(results: Path, tmp_path: Path) -> None:
-    (tmp_path / "real.html").write_text("before")
+    (tmp_path / "real.html").write_text("<p>before")
     (tmp_path / "link.html").symlink_to("real.html")
     assert run(results, "--html", tmp_path / "link.html").returncode == 0
     assert (tmp_path / "link.html").is_symlink()
@@ -214,6 +214,20 @@ def test_into_a_pipe_that_is_another_users(results: Path, option: str) -> None:
     with open(read, "rb") as file:
         assert len(file.read()) > 1000
     assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("option", ["--html", "--junit", "--json"])
+def test_nothing_but_a_report_is_written_over(results: Path, tmp_path: Path, option: str) -> None:
+    """A job file, or anything else that somebody has written."""
+    path = tmp_path / "jobs.toml"
+    path.write_text('[jobs.a]\nrun = "true"\n')
+    done = run(results, option, path)
+    assert done.returncode == 2 and f"{option} {path}: is there already, and is no such report" in done.stderr
+    assert path.read_text().startswith("[jobs.a]")
+    path.write_text("")
+    for _ in range(2):
+        assert run(results, option, path).returncode == 0
+        assert path.stat().st_size > 1000
 
 
 def test_no_report_among_a_jobs_results(results: Path) -> None:
