@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _MOST_JOBS = 100_000
 _MOST_ATTEMPTS = 1000
-_MOST_ID = 1000  # characters: those of job files are shorter, but for very long values of a matrix
 _NUMBERS = (
     *("begin_ns", "wait_ns", "prepare_ns", "queue_ns", "wall_ns", "launch_ns", "cpu_user_ns", "cpu_system_ns"),
     *("max_rss_bytes", "cpu_throttled_ns", "oom_kills", "pids_refused"),
