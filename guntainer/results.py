@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 
-from guntainer import errors, idmap, resultsfolder
+from guntainer import errors, idmap, resultsfolder, wholefile
 from guntainer.jobs.names import folder_name
 from guntainer.offloading import in_thread
 from guntainer.resultsfolder import ResultsFolder
@@ -182,7 +182,7 @@ class Results:
         try:
             job = self.folder().below(folder_name(result.id))
             try:
-                resultsfolder.write(job, "result.json", json_text(result) + "\n")
+                wholefile.write(job, "result.json", (f"{json_text(result)}\n".encode(),), mode=0o644)
                 if f"{self.path}/{folder_name(result.id)}" not in self._lost:
                     self.folder().end(job)
             finally:

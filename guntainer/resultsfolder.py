@@ -1,7 +1,7 @@
 """The results folder of a batch as an open thing, for whoever writes there.
 
     DIR/.lock               held (flock) by the batch that writes there
-    DIR/batch.json          see `reports.folder`
+    DIR/batch.json          see `reports.batchfile`
     DIR/<job's folder>/…    see `results`, `collecting`
 
 A job may have been given a folder of the host's in which this one lies, and move, replace or link whatever it finds there. So
@@ -101,9 +101,10 @@ class ResultsFolder:
             os.close(fd)
 
     def end(self, fd: int) -> None:
-        """Whoever may look into the results folder may look into a job's as well: a descriptor of that.
+        """Whoever may look into the results folder may look into a job's as well. Nobody else writes there, whoever may to the first.
 
-        Of what others may write to, everybody's may be looked into, and is written to by nobody else.
+        Args:
+            fd: of the job's folder.
         """
         _set_mode(fd, self._mode)
 
@@ -145,33 +146,3 @@ def _set_mode(fd: int, mode: int) -> None:
             os.chmod(f"/proc/self/fd/{fd}", (is_mode & 0o2000) | mode)
         except PermissionError:
             pass
-
-
-def write(folder: int, name: str, text: str) -> None:
-    """Write a file in an open folder, whole or not at all.
-
-    Raises:
-        OSError: it can not be written; what was there stays.
-    """
-    new = f"{name}.new"
-    fd = _opened_new(folder, new)
-    try:
-        with open(fd, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(new, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except OSError:
-        try:
-            os.unlink(new, dir_fd=folder)
-        except OSError:
-            pass
-        raise
-
-
-def _opened_new(folder: int, name: str) -> int:
-    """A new file, whatever had its name: that of a batch that was killed, or a link or a FIFO that somebody has put there."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    try:
-        return os.open(name, flags, 0o644, dir_fd=folder)
-    except FileExistsError:
-        os.unlink(name, dir_fd=folder)
-    return os.open(name, flags, 0o644, dir_fd=folder)

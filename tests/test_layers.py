@@ -52,6 +52,7 @@ STOREYS = [
         "naming",
         "runfolder",
         "resultsfolder",
+        "wholefile",
         "skeleton",
         "space",
         "seccomp",

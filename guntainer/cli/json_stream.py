@@ -8,6 +8,7 @@ import re
 import stat
 
 from guntainer import errors, events, json_lines
+from guntainer.reports.writing import refused
 from guntainer.watcher import Announcer
 
 TYPE_CHECKING = False
@@ -60,14 +61,8 @@ class JsonStream(Announcer):
                 return os.open(path, _OPEN)  # a FIFO waits for its reader here
             self._own = path
             return os.open(path, _OPEN | os.O_CREAT | os.O_TRUNC, 0o666)
-        except FileNotFoundError:
-            folder = os.path.dirname(path) or "."
-            raise errors.UsageError(
-                f"--json {path}: {folder}: No such file or directory", hint="make it first"
-            ) from None
         except (OSError, ValueError) as error:  # ValueError: a NUL in it
-            why = getattr(error, "strerror", None) or str(error)
-            raise errors.UsageError(f"--json {path}: {why}", hint="name a file that can be written") from None
+            raise refused(path, "--json", error) from None
 
     def attach(self, out: Screen, err: Screen, warn: Callable[[str], None]) -> None:
         """The event loop runs: from now on nothing here waits for a reader.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from guntainer import resultsfolder
+from guntainer import wholefile
 from guntainer.jobs.names import folder_name
 from guntainer.reports.folder import BATCH, RESULT, VERSION, Folder
 from guntainer.value import Value
@@ -86,7 +86,7 @@ def write(folder: int, a_report: Report, jobs: Listed, *, running: bool = False)
         "facts": dict(a_report.facts),
         "jobs": [_entry(job_id, jobs) for job_id in jobs.ids],
     }
-    resultsfolder.write(folder, BATCH, json.dumps(values) + "\n")
+    wholefile.write(folder, BATCH, (json.dumps(values).encode() + b"\n",), mode=0o644)
 
 
 def _entry(job_id: str, jobs: Listed) -> dict[str, Any]:

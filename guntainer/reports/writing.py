@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from guntainer import errors
+from guntainer import errors, wholefile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _OPEN_ALREADY = ("/dev/fd/", "/dev/std", "/proc/")
 _STDOUT = "/dev/stdout"
 _BEGINNING = 4096
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class Target:
@@ -39,16 +38,9 @@ class Target:
         self._folder = self._special = -1
         try:
             self._open()
-        except FileNotFoundError:
-            self.close()
-            folder = os.path.dirname(path) or "."
-            raise errors.UsageError(
-                f"{option} {path}: {folder}: No such file or directory", hint="make it first"
-            ) from None
         except (OSError, ValueError) as error:  # ValueError: a NUL in it
             self.close()
-            why = getattr(error, "strerror", None) or str(error)
-            raise errors.UsageError(f"{option} {path!a}: {why}", hint="name a file that can be written") from None
+            raise refused(path, option, error) from None
 
     def __repr__(self) -> str:
         return f"Target({self.path!r}, option={self.option!r})"
@@ -65,21 +57,7 @@ class Target:
             self._special = os.open(self.path, os.O_PATH | os.O_CLOEXEC)
             return
         self._folder = os.open(os.path.dirname(self.place), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        os.close(self._opened_new())
-        os.unlink(self._new, dir_fd=self._folder)
-
-    @property
-    def _new(self) -> str:
-        """Its name until it is whole."""
-        return f"{os.path.basename(self.place)}.new"
-
-    def _opened_new(self) -> int:
-        try:
-            if not os.path.islink(f"/proc/self/fd/{self._folder}/{self._new}"):
-                os.unlink(self._new, dir_fd=self._folder)  # of a batch that was killed
-        except FileNotFoundError:
-            pass
-        return os.open(self._new, _NEW, 0o666, dir_fd=self._folder)
+        wholefile.try_to_write(self._folder, os.path.basename(self.place), keep_links=True)
 
     def write(self, pieces: Iterable[bytes]) -> None:
         """Write the report, so that a reader sees the whole of it or none. A pipe is waited for.
@@ -89,30 +67,18 @@ class Target:
         """
         try:
             if self.path == _STDOUT:
-                _write_and_close(os.dup(1), pieces)  # it may be a socket, which can not be opened
+                wholefile.write_and_close(os.dup(1), pieces)  # it may be a socket, which can not be opened
                 return
             if self._special >= 0:
                 way = f"/proc/self/fd/{self._special}"
-                _write_and_close(os.open(way, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), pieces)
+                wholefile.write_and_close(os.open(way, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), pieces)
                 return
-            fd = self._opened_new()
-            try:
-                _write_and_close(fd, pieces)
-                os.replace(self._new, os.path.basename(self.place), src_dir_fd=self._folder, dst_dir_fd=self._folder)
-            except BaseException:
-                self._remove_new()
-                raise
+            wholefile.write(self._folder, os.path.basename(self.place), pieces, keep_links=True)
         except BrokenPipeError:
             raise
         except OSError as error:
             why = error.strerror or str(error)
             raise errors.GuntainerError(f"{self.option} {self.path}: {why}; the report is not written") from None
-
-    def _remove_new(self) -> None:
-        try:
-            os.unlink(self._new, dir_fd=self._folder)
-        except OSError:
-            pass
 
     def close(self) -> None:
         """Let go of what was opened; does nothing the second time."""
@@ -126,6 +92,15 @@ class Target:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def refused(path: str, option: str, error: OSError | ValueError) -> errors.UsageError:
+    """What is said of a file that can not be written."""
+    if isinstance(error, FileNotFoundError):
+        folder = os.path.dirname(path) or "."
+        return errors.UsageError(f"{option} {path}: {folder}: No such file or directory", hint="make it first")
+    why = getattr(error, "strerror", None) or str(error)
+    return errors.UsageError(f"{option} {path}: {why}", hint="name a file that can be written")
 
 
 def own_files(results_folder: str | None, sources: Iterable[str] = ()) -> dict[str, str]:
@@ -183,17 +158,3 @@ def _may_go(path: str, option: str) -> bool:
 def is_no_file(path: str) -> bool:
     """A pipe, a terminal, /dev/null, /dev/fd/3: written to as it is, since nothing else can take its name."""
     return os.path.exists(path) and (not os.path.isfile(path) or os.path.abspath(path).startswith(_OPEN_ALREADY))
-
-
-def _write_and_close(fd: int, pieces: Iterable[bytes]) -> None:
-    try:
-        for piece in pieces:
-            _write_all(fd, piece)
-    finally:
-        os.close(fd)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]

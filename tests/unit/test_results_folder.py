@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from guntainer import resultsfolder
+from guntainer import wholefile
 from guntainer.resultsfolder import ResultsFolder
 
 
@@ -54,7 +54,7 @@ def test_a_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     folder.begin("a")
     fd = folder.below("a")
     folder.end(fd)
-    resultsfolder.write(fd, "result.json", "{}")
+    wholefile.write(fd, "result.json", (b"{}",))
     os.close(fd)
     folder.close()
     assert (tmp_path / "a" / "result.json").read_text() == "{}"

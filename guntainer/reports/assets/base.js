@@ -16,7 +16,6 @@ const OUTCOMES = ['failed', 'timeout', 'oom', 'pids-limit', 'error', 'flaky', 'o
 const SYMBOLS = {
   ok: '✓', flaky: '~', failed: '✕', timeout: 'T', oom: 'M', 'pids-limit': 'P', error: '!', cancelled: '–', skipped: '›',
 };
-const PHASES = ['wait', 'prepare', 'queue', 'launch', 'run'];
 
 const $ = (id) => document.getElementById(id);
 
