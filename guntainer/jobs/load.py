@@ -6,20 +6,19 @@ Pure: the caller reads the file and says where it lay. Nothing is looked up on t
 from __future__ import annotations
 
 from guntainer import errors
-from guntainer.jobs import extending, fields, limits, network, policy, services, setting, sources, things
+from guntainer.jobs import extending, fields, policy, services, setting, sources, things, together
 from guntainer.jobs.matrix import MAX_CELLS, Cell, Matrix, expand, fill, has_expression, is_broken, read_matrix
-from guntainer.jobs.model import Job, Limits, Mount, Source
+from guntainer.jobs.model import Job, Source
 from guntainer.jobs.names import check_key, folder_name
 from guntainer.jobs.parse import is_text, meaning
 from guntainer.jobs.problems import Given, Problems, show_path
 from guntainer.jobs.reading import Context, kind_of, open_table
 from guntainer.jobs.values import quoted
-from guntainer.spec import RESERVED_TARGETS, normal_path
 from guntainer.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from guntainer.jobs.problems import Path
@@ -103,6 +102,11 @@ class _Section(Value):
 
     settings: dict[str, Given]
     env: dict[str, Given]
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Where each of the settings stands, by key."""
+        return {key: given.path for key, given in self.settings.items()}
 
 
 class _Named(Value):
@@ -393,10 +397,11 @@ class _Reading:
         if self.total > _MOST_JOBS:
             self.problems.add(cell.path, f"the file has more than {_MOST_JOBS} jobs")
             return
-        mounts = self.mounts(read)
-        self.belongings(section, read, mounts)
-        self.network(section, read)
-        limits = self.limits(section, read)
+        paths = section.paths
+        mounts = together.mounts(read, paths, self.problems)
+        together.check_secrets(read, paths, section.env, self.problems)
+        together.check_network(read, paths, self.problems)
+        limits = together.limits_of(read, paths, self.problems)
         for number in range(1, repeat + 1):
             job_id = f"{key}{cell.label} #{number}" if repeat > 1 else f"{key}{cell.label}"
             self.take(_Named(id=job_id, path=cell.path))
@@ -428,60 +433,6 @@ class _Reading:
                 same = "the same" if other.id == named.id else quoted(other.id)
                 self.problems.add(named.path, f"two jobs would be called {quoted(named.id)} and {same}{whose}")
                 return
-
-    def network(self, section: _Section, read: dict[str, Any]) -> None:
-        """Ports and names that go with the job's network; what does not is told at its key."""
-        if "network" in section.settings and "network" not in read:
-            return
-        kind = read.get("network", Job.network)
-        checks: dict[str, Callable[[Any, str], object]] = {
-            "ports": network.check_ports,
-            "publish-all": network.check_publish_all,
-            "add-hosts": network.check_hosts,
-        }
-        for key, check in checks.items():
-            if key in read:
-                try:
-                    check(read[key], kind)
-                except errors.UsageError as error:
-                    self.problems.add(section.settings[key].path, error.message)
-
-    def limits(self, section: _Section, read: dict[str, Any]) -> Limits:
-        try:
-            return limits.of_keys(read)
-        except errors.UsageError as error:
-            self.problems.add(section.settings["memory-swap"].path, error.message)
-            return Limits()
-
-    def belongings(self, section: _Section, read: dict[str, Any], mounts: tuple[Mount, ...]) -> None:
-        """A variable is a secret or it is not; nothing is mounted over another thing."""
-        taken = {normal_path(mount.target) for mount in mounts}
-        for path, target in things.targets(read, {key: given.path for key, given in section.settings.items()}):
-            if target in taken:
-                self.problems.add(path, f"{target} is mounted twice")
-            taken.add(target)
-        for secret in read.get("secrets", ()):
-            if secret.name in section.env:
-                self.problems.add(
-                    section.settings["secrets"].path, f"{secret.name} is in env as well: expected one of them"
-                )
-
-    def mounts(self, read: dict[str, object]) -> tuple[Mount, ...]:
-        """Volumes and tmpfs together; what would hide the kernel's file systems or each other is told."""
-        found: list[Mount] = []
-        targets: set[str] = set()
-        for key in ("volumes", "tmpfs"):
-            items = read.get(key, [])
-            assert isinstance(items, list)
-            for path, mount in items:
-                target = normal_path(mount.target)
-                if target in RESERVED_TARGETS or target.startswith(("/proc/", "/sys/")):
-                    self.problems.add(path, f"can not mount on {target}")
-                elif target in targets:
-                    self.problems.add(path, f"{target} is mounted twice")
-                targets.add(target)
-                found.append(mount)
-        return tuple(found)
 
 
 _NOTHING: Any = object()

@@ -7,7 +7,7 @@ nothing: those are of jobs.
 from __future__ import annotations
 
 from guntainer import errors
-from guntainer.jobs import fields, sources, things
+from guntainer.jobs import fields, sources, things, together
 from guntainer.jobs.limits import IO_KINDS
 from guntainer.jobs.matrix import fill, has_expression, is_broken
 from guntainer.jobs.model import Job, Service, Source
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from guntainer.jobs.matrix import Cell
-    from guntainer.jobs.model import Limits, Mount
-    from guntainer.jobs.problems import Problems
+    from guntainer.jobs.problems import Path, Problems
 
     class Section(Protocol):
         @property
         def settings(self) -> dict[str, Given]: ...
         @property
         def env(self) -> dict[str, Given]: ...
+        @property
+        def paths(self) -> dict[str, Path]: ...
 
     class Reading(Protocol):
         """What `load` lends."""
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
         def one_command(self, settings: dict[str, Given]) -> None: ...
         def read_all(self, section: Any, *, expressions: bool) -> dict[str, Any]: ...
         def filled(self, section: Any, cell: Cell, names: tuple[str, ...] | None) -> Any: ...
-        def mounts(self, read: dict[str, object]) -> tuple[Mount, ...]: ...
-        def belongings(self, section: Any, read: dict[str, Any], mounts: tuple[Mount, ...]) -> None: ...
-        def limits(self, section: Any, read: dict[str, Any]) -> Limits: ...
 
 
 _PLAIN = {  # key in the file → field of Job
@@ -271,10 +269,11 @@ class Services:
         values.setdefault("hostname", name)
         values["rootfs"] = sources.bounded(values["rootfs"], read)
         values["env"] = tuple(read[f"env.{key}"] for key in table.section.env if f"env.{key}" in read)
-        values["mounts"] = self._reading.mounts(read)
-        self._reading.belongings(table.section, read, values["mounts"])
+        paths, env = table.section.paths, table.section.env
+        values["mounts"] = together.mounts(read, paths, self._problems)
+        together.check_secrets(read, paths, env, self._problems)
         values.update(things.of_job(read))
-        values["limits"] = self._reading.limits(table.section, read)
+        values["limits"] = together.limits_of(read, paths, self._problems)
         timeout = {"ready_timeout_s": read["ready-timeout"]} if "ready-timeout" in read else {}
         return Service(
             name=name,
