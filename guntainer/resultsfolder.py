@@ -62,10 +62,8 @@ class ResultsFolder:
         self.path = path
         self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.lock = -1
-        umask = os.umask(0o077)  # it can not be asked for otherwise
-        os.umask(umask)
         mode = os.fstat(self.fd).st_mode
-        self._mode = mode & 0o777 & ~(umask | (0o022 if mode & 0o1002 else 0))
+        self._mode = mode & 0o777 & ~(_umask() | (0o022 if mode & 0o1002 else 0))
 
     def __repr__(self) -> str:
         return f"ResultsFolder({self.path!r}, fd={self.fd})"
@@ -136,6 +134,12 @@ class ResultsFolder:
         if here is not None and (here.st_dev, here.st_ino) == (ours.st_dev, ours.st_ino):
             return ""
         return os.readlink(f"/proc/self/fd/{self.fd}")
+
+
+def _umask() -> int:
+    """That of this process: proc(5), Linux 4.7. umask(2) would change it, for other threads too."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        return next((int(line[6:], 8) for line in file if line.startswith("Umask:")), 0o022)
 
 
 def _set_mode(fd: int, mode: int) -> None:

@@ -319,10 +319,9 @@ def _make(where: str) -> None:
             os.chmod(where, 0o700)  # an empty folder that was made for it
         for name in FOLDERS:
             os.makedirs(f"{where}/{name}", 0o700, exist_ok=True)
-        made = f"{where}/VERSION.{os.getpid()}"
-        with open(made, "w", encoding="ascii") as file:
-            file.write(f"{VERSION}\n")
-        os.rename(made, f"{where}/VERSION")
+        from guntainer.store import migration
+
+        migration.write_version(where, VERSION)
     except OSError as error:
         raise _unusable(where, error) from None
 

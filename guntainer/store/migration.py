@@ -47,8 +47,8 @@ def layout_of(where: str) -> int:
 
 
 def write_version(where: str, version: int) -> None:
-    """By one rename."""
-    made = f"{where}/VERSION.{os.getpid()}"
+    """By one rename: several processes, and threads, may make a store at the same time."""
+    made = f"{where}/VERSION.{os.getpid()}-{os.urandom(4).hex()}"
     with open(made, "w", encoding="ascii") as file:
         file.write(f"{version}\n")
     os.rename(made, f"{where}/VERSION")

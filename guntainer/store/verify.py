@@ -92,7 +92,7 @@ def _look(path: str, entry: Entry, damaged: frozenset[str], seal_of: Callable[[s
 
 def _record(path: str, found: str) -> None:
     """Seal an entry as it is now: the next look tells what has changed since. By one rename: others read its meta meanwhile."""
-    made = f"{path}/meta.{os.getpid()}"
+    made = f"{path}/meta.{os.getpid()}-{os.urandom(4).hex()}"
     with open(made, "wb") as file:
         file.write(marshal.dumps({**(read_meta(path) or {}), "seal": found}))
     os.rename(made, f"{path}/meta")

@@ -6,13 +6,15 @@ import gzip
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import image_builder as make
 import pytest
 from conftest import Run, Traces
 
-from guntainer.store.lookup import open_store
+from guntainer.idmap import Ids
+from guntainer.store.lookup import FOLDERS, open_store
 from guntainer.store.prune import prune
 
 pytestmark = pytest.mark.usefixtures("user_namespaces")
@@ -119,3 +121,25 @@ def test_a_layer_is_kept_for_who_makes_an_image_of_it(home: Path, sources: list[
     assert len(looking.entries(store, ("layers",))) == len(layers) - 1
     prune(store, everything=True)
     assert looking.all_entries(store) == []
+
+
+def test_threads_that_make_the_same_store(tmp_path: Path) -> None:
+    """Batches may run in any thread, and the first ones in several at once."""
+    failed: list[Exception] = []
+
+    def make(path: Path, start: threading.Barrier) -> None:
+        start.wait(10)
+        try:
+            open_store(str(path), Ids())
+        except Exception as error:
+            failed.append(error)
+
+    for number in range(60):
+        start = threading.Barrier(6)
+        threads = [threading.Thread(target=make, args=(tmp_path / str(number), start)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+    assert failed == []
+    assert {tuple(sorted(os.listdir(path))) for path in tmp_path.iterdir()} == {tuple(sorted((*FOLDERS, "VERSION")))}
